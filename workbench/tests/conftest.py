@@ -1,0 +1,21 @@
+"""What every unit test runs under: no network, two threads, few and repeatable hypothesis examples."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch or a Hugging Face library is imported: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "workbench",
+    deadline=None,  # the first example pays for imports and warm-up
+    max_examples=15,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("workbench")
