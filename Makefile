@@ -1,0 +1,59 @@
+# Every command of the project. One virtual environment, .venv; a stamp in it for each extra that is installed,
+# so that a second run installs nothing unless pyproject.toml or constraints.txt has changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help lab test test-notebooks lint bench lock
+
+# The first Python that fits and can make virtual environments; choose another by `make lab PYTHON=…`.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+# Further words for the command behind a target: `make lab ARGS=--no-browser`, `make test ARGS="-k rwkv -x"`.
+ARGS ?=
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do \
+	  printf 'make %-15s %s\n' "$$name" "$$what"; done
+
+lab: .venv/.installed-lab  ## opens JupyterLab on the first notebook
+	$(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks/01_first_prompt.ipynb
+
+test: .venv/.installed-test  ## the unit tests
+	$(BIN)/python -m pytest workbench $(ARGS)
+
+test-notebooks: .venv/.installed-test  ## the end-to-end tests: notebooks in a browser, the command line as a process
+	$(BIN)/python -m pytest tests $(ARGS)
+
+lint: .venv/.installed-lint  ## format, rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.installed-test  ## ours beside the peer's; some rows only: ARGS="'rwkv recurrence'"
+	$(BIN)/python -m workbench.bench $(ARGS)
+
+lock: needs-python  ## writes constraints.txt: the newest versions that pyproject.toml allows, in a fresh environment
+	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(PYTHON) -m venv "$$fresh"; \
+	"$$fresh/bin/python" -m pip install --quiet --upgrade-strategy eager -e '.[test,lint]'; \
+	{ echo "# The versions known to work together. Written by \`make lock\`; do not edit."; \
+	  echo "# Without the wheels that only a CUDA build of torch brings: torch pins those itself."; \
+	  "$$fresh/bin/python" -m pip freeze --exclude-editable \
+	  | sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia|cuda|triton|setuptools|wheel|pip)([-_=]|$$)/Id'; } > "$$fresh/constraints.txt"; \
+	cp "$$fresh/constraints.txt" constraints.txt
+
+.PHONY: needs-python
+needs-python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with its venv module was found (on Debian:" \
+	  "apt install python3-venv); name one with \`make … PYTHON=/path/to/python\`." >&2; exit 1; }
+
+# pip is the last thing that venv puts there, so an environment that was cut short is made again.
+$(BIN)/pip: | needs-python
+	$(PYTHON) -m venv .venv
+
+.venv/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
+	@touch $@
