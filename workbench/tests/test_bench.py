@@ -1,0 +1,87 @@
+"""The bench's harness: it times what it says, refuses to compare different work, and keeps old results."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from workbench.bench import harness
+from workbench.bench.harness import Measurement
+from workbench.errors import WorkbenchError
+
+
+def sleep(milliseconds: float):
+    return lambda: time.sleep(milliseconds / 1000)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows that need nothing, in place of the real ones."""
+    monkeypatch.setattr(harness, "_ROWS", {})
+    monkeypatch.setattr(harness, "rows", lambda: harness._ROWS)
+    monkeypatch.setattr(harness, "SAMPLE_SECONDS", 0.0)
+    variants = {"without the trick": sleep(10)}
+    harness.row("one")(lambda: [Measurement("one", sleep(2), sleep(20), variants=variants, samples=3)])
+    harness.row("two")(lambda: [Measurement("two", sleep(2), sleep(2), check=lambda: True, samples=3)])
+
+
+def test_ratio_is_peer_over_ours(work: None, tmp_path: Path) -> None:
+    """A ratio above one means that ours is faster, and a variant's is measured against the same peer."""
+    out = tmp_path / "evidence" / "bench.json"
+    harness.run(["one"], out)
+    (entry,) = json.loads(out.read_text())
+    assert {"name", "ours", "peer", "ratio", "unit", "versions", "device"} <= set(entry)
+    assert entry["ratio"] > 2
+    assert entry["ratio"] == pytest.approx(entry["peer"] / entry["ours"])
+    assert 1 < entry["variants"][0]["ratio"] < entry["ratio"]
+    assert 2 <= entry["ours"] < 20 <= entry["peer"]
+
+
+def test_a_named_row_leaves_the_others_as_they_were(work: None, tmp_path: Path) -> None:
+    """Measuring one row again replaces it alone."""
+    out = tmp_path / "bench.json"
+    harness.run([], out)
+    before = {entry["name"]: entry for entry in json.loads(out.read_text())}
+    harness.run(["two"], out)
+    after = {entry["name"]: entry for entry in json.loads(out.read_text())}
+    assert set(after) == {"one", "two"}
+    assert after["one"] == before["one"] and after["two"] != before["two"]
+
+
+def test_different_work_is_not_compared() -> None:
+    """The check runs before the clock: nothing is timed, nothing is returned."""
+    timed: list[str] = []
+    measurement = Measurement(
+        "off", lambda: timed.append("ours"), lambda: timed.append("peer"), check=lambda: False
+    )
+    with pytest.raises(harness.Different, match="'off'"):
+        harness.measure(measurement)
+    assert not timed
+
+
+def test_bad_input_is_one_sentence(work: None, tmp_path: Path) -> None:
+    """An unknown row, an unknown unit, and a results file that is not one."""
+    with pytest.raises(WorkbenchError, match="did you mean 'one'"):
+        harness.run(["onne"], tmp_path / "bench.json")
+    with pytest.raises(WorkbenchError, match="unit of time"):
+        Measurement("x", sleep(1), sleep(1), unit="hours")
+    (tmp_path / "bench.json").write_text('{"not": "a list"')
+    with pytest.raises(WorkbenchError, match="not a list of bench results"):
+        harness.run(["two"], tmp_path / "bench.json")
+    assert (tmp_path / "bench.json").read_text() == '{"not": "a list"'
+
+
+def test_table_has_a_line_for_each_measurement_and_variant(work: None) -> None:
+    """One table: work, ours, peer, ratio, spread."""
+    lines = harness.table(harness.run(["one"], None)).splitlines()
+    assert lines[0].split() == ["work", "ours", "peer", "ratio", "spread"]
+    assert lines[1].startswith("one ") and lines[2].startswith("  without the trick ")
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_every_row_of_the_project_loads() -> None:
+    """A row whose file cannot be imported would be missed only when someone measures."""
+    assert all(callable(make) for make in harness.rows().values())
