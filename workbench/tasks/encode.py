@@ -1,0 +1,243 @@
+"""Encode: from text to token ids, once and the same way in training, evaluation and generation.
+
+A question and its answer are tokenised apart, so the question's ids never depend on the answer, and no token spans
+the boundary:
+
+    ids      [BOS] q q q q q q a a a [EOS]
+    prompt_at ^0 ^1   ^k       ^ answer_start
+
+`prompt_at` is the index in `ids` before which a trained prompt stands: 0 (before BOS), after BOS, or at the marker.
+The answer is tokenised as what it is, the middle of a text: tokenisers that put a space before every text
+(SentencePiece style) do not get to put one into the answer. This module knows no tensor and no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from workbench.errors import WorkbenchError, unknown
+from workbench.tasks.task import Example
+
+MARKER = "<prompt>"
+PromptPosition = Literal["before-bos", "after-bos", "marker"]
+Cut = Literal["start", "middle", "end"]
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How text becomes token ids."""
+
+    prompt_position: PromptPosition = "before-bos"
+    """Where a trained prompt stands: before the BOS token, after it (the same where the tokeniser has none), or at
+    "<prompt>" in the template or question. With the other two positions a "<prompt>" in the text is taken out."""
+    chat_template: bool = False
+    """Give the question as the user's turn of the tokeniser's chat template, and the answer as the reply."""
+    train_eos: bool = True
+    """End the answer with the EOS token, so that the model learns to stop."""
+    max_tokens: int | None = None
+    """The most tokens of question and answer together, special tokens included and the trained prompt not; None: what
+    the context holds."""
+    cut: Cut = "start"
+    """Which part of a question that is too long is dropped. The answer is never cut."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_position not in get_args(PromptPosition):
+            raise unknown("prompt position", self.prompt_position, get_args(PromptPosition))
+        if self.cut not in get_args(Cut):
+            raise unknown("way to cut", self.cut, get_args(Cut))
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise WorkbenchError(
+                f"max_tokens is {self.max_tokens}; give a number above zero, or None for no limit"
+            )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one example; see the module's picture."""
+
+    ids: tuple[int, ...]
+    """Question, then answer, then EOS where it is trained."""
+    answer_start: int
+    """The index of the answer's first token; `len(ids)` where there is only a question."""
+    prompt_at: int
+    """The index in `ids` before which a trained prompt stands, 0 to `answer_start`."""
+
+
+def encode(
+    example: Example,
+    tokenizer: Any,
+    config: TextConfig = TextConfig(),
+    prompt_length: int = 0,
+    context_length: int | None = None,
+) -> Encoded:
+    """Question and answer as token ids.
+
+    tokenizer: a transformers tokenizer. prompt_length: vectors of the trained prompt, which take room in the
+    context. context_length: positions of the model, None where it has no limit.
+
+    Raises WorkbenchError where prompt and answer alone do not fit, where the marker or the chat template is missing,
+    and where EOS is to be trained and the tokenizer has none.
+    """
+    answer = example.answer.lstrip() if config.chat_template else example.answer  # a reply starts on its own
+    tail = continuation_ids(tokenizer, answer)
+    if config.train_eos:
+        if tokenizer.eos_token_id is None:
+            raise WorkbenchError(
+                "train_eos is on and the tokenizer has no EOS token; set train_eos=False, or give it one"
+            )
+        tail = [*tail, tokenizer.eos_token_id]
+    question = encode_question(example, tokenizer, config, prompt_length, context_length, room=len(tail))
+    return Encoded((*question.ids, *tail), len(question.ids), question.prompt_at)
+
+
+def encode_question(
+    question: Example | str,
+    tokenizer: Any,
+    config: TextConfig = TextConfig(),
+    prompt_length: int = 0,
+    context_length: int | None = None,
+    room: int = 0,
+) -> Encoded:
+    """The question alone, as `encode` has it; `room` tokens are kept free for an answer (such as max_new_tokens)."""
+    text = question.prompt if isinstance(question, Example) else question
+    limit = _limit(config, prompt_length, context_length, room)
+    parts = _at_marker(text, config)
+    if config.chat_template:
+        head, parts = [], _chat_parts(parts, tokenizer, config, limit, prompt_length, room)
+    else:
+        head = bos_ids(tokenizer)
+        parts = [_ids(tokenizer, parts[0]), *(continuation_ids(tokenizer, part) for part in parts[1:])]
+        parts = _cut(parts, None if limit is None else limit - len(head), config, limit, prompt_length, room)
+    ids = [*head, *(token for part in parts for token in part)]
+    if config.prompt_position == "marker":
+        prompt_at = len(head) + len(parts[0])
+    elif config.prompt_position == "after-bos":
+        prompt_at = len(head) if not config.chat_template else int(ids[:1] == [tokenizer.bos_token_id])
+    else:
+        prompt_at = 0
+    return Encoded(tuple(ids), len(ids), prompt_at)
+
+
+def bos_ids(tokenizer: Any) -> list[int]:
+    """The special tokens that the tokenizer itself puts before a text: [BOS] for most, [] for many."""
+    with_special, plain = tokenizer("a")["input_ids"], _ids(tokenizer, "a")
+    for start in range(len(with_special) - len(plain) + 1):
+        if plain and with_special[start : start + len(plain)] == plain:
+            return list(with_special[:start])
+    return [token for token in with_special[:1] if token == tokenizer.bos_token_id]
+
+
+def continuation_ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of `text` in the middle of a longer text, where no tokenizer puts a space before it.
+
+    An anchor goes before the text and its ids are taken off again; of several anchors the first counts whose ids
+    are untouched by what follows and after which the text reads back.
+    """
+    if not text:
+        return []
+    readable: list[int] | None = None
+    for anchor in _ANCHORS:
+        before, whole = _ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
+        rest = whole[len(before) :]
+        if not rest or whole[: len(before)] != before:
+            continue
+        if tokenizer.decode(whole, **_VERBATIM).endswith(text):
+            return rest
+        readable = readable or rest  # a tokenizer that loses something (case, unknown characters) anyway
+    return readable or _ids(tokenizer, text)
+
+
+# Characters that merge with few neighbours. A newline first: no word, number or sign joins it, and a space after it
+# stays with its word; the others are for texts that begin with a newline.
+_ANCHORS = ("\n", "a", "1", ".")
+_VERBATIM = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    # verbose=False: a text longer than the model is cut here, so transformers' warning would be wrong
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+
+def _limit(config: TextConfig, prompt_length: int, context_length: int | None, room: int) -> int | None:
+    """Tokens that the question may have, None for any number."""
+    if context_length is not None and prompt_length >= context_length:
+        raise WorkbenchError(
+            f"the prompt of {prompt_length} tokens is longer than the context of {context_length} tokens leaves "
+            "room for; use fewer prompt tokens"
+        )
+    limits = [config.max_tokens] if config.max_tokens is not None else []
+    if context_length is not None:
+        limits.append(context_length - prompt_length)
+    return min(limits) - room if limits else None
+
+
+def _at_marker(text: str, config: TextConfig) -> list[str]:
+    """The text before and after the marker; the text alone, without any marker, where the prompt stands elsewhere."""
+    if config.prompt_position != "marker":
+        return [text.replace(MARKER, "")]
+    parts = text.split(MARKER)
+    if len(parts) != 2:
+        found = "no" if len(parts) == 1 else f"{len(parts) - 1} times"
+        raise WorkbenchError(
+            f"prompt_position is 'marker' and the question has {found} {MARKER!r}: {text[:60]!r}; "
+            "write it once in the template, or choose 'before-bos' or 'after-bos'"
+        )
+    return parts
+
+
+def _cut(
+    parts: list[list[int]],
+    keep: int | None,
+    config: TextConfig,
+    limit: int | None,
+    prompt_length: int,
+    room: int,
+) -> list[list[int]]:
+    """Parts of a question with `keep` tokens in all, dropped where the config says; the parts stay apart."""
+    total = sum(map(len, parts))
+    if keep is None or total <= keep:
+        return parts
+    if keep < 1:
+        raise WorkbenchError(
+            f"the prompt of {prompt_length} tokens and the answer of {room} tokens leave the question "
+            f"{max(keep, 0)} of its {total} tokens within the limit of {(limit or 0) + room + prompt_length}; "
+            "use fewer prompt tokens, a larger max_tokens, or shorter answers"
+        )
+    first = {"start": 0, "middle": keep - keep // 2, "end": keep}[
+        config.cut
+    ]  # tokens first … last-1 are dropped
+    last = first + total - keep
+    kept, at = [], 0
+    for part in parts:
+        kept.append([token for i, token in enumerate(part, at) if not first <= i < last])
+        at += len(part)
+    return kept
+
+
+def _chat_parts(
+    texts: Sequence[str], tokenizer: Any, config: TextConfig, limit: int | None, prompt_length: int, room: int
+) -> list[list[int]]:
+    """The ids of the rendered chat, before and after the marker where there is one; only the user's text is cut."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise WorkbenchError("chat_template is on and the tokenizer has none; set chat_template=False")
+
+    def render(texts: Sequence[str]) -> list[list[int]]:
+        turn = [{"role": "user", "content": MARKER.join(texts)}]
+        whole = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        pieces = whole.split(MARKER) if len(texts) == 2 else [whole]
+        return [_ids(tokenizer, pieces[0]), *(continuation_ids(tokenizer, piece) for piece in pieces[1:])]
+
+    parts = render(texts)
+    if limit is None or sum(map(len, parts)) <= limit:
+        return parts
+    content = [_ids(tokenizer, texts[0]), *(continuation_ids(tokenizer, text) for text in texts[1:])]
+    keep = sum(map(len, content))
+    while (
+        over := sum(map(len, parts)) - limit
+    ) > 0:  # cut text may tokenise a little longer: cut until it fits
+        keep -= over
+        content = _cut(content, keep, config, limit, prompt_length, room)
+        parts = render([tokenizer.decode(ids, **_VERBATIM) for ids in content])
+    return parts
