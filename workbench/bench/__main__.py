@@ -17,7 +17,7 @@ def main() -> int:
         "rows", nargs="*", help="names of rows, each as one word to the shell; default: all of them"
     )
     parser.add_argument(
-        "--out", type=Path, default=harness.EVIDENCE, help="where to write (default: %(default)s)"
+        "--out", type=Path, default=harness.RESULTS, help="where to write (default: %(default)s)"
     )
     parser.add_argument("--list", action="store_true", help="print the names of the rows and stop")
     arguments = parser.parse_args()

@@ -29,9 +29,10 @@ from time import perf_counter
 from typing import Any
 
 import workbench.bench
+from workbench.data import EVIDENCE
 from workbench.errors import WorkbenchError, unknown
 
-EVIDENCE = Path(__file__).resolve().parents[2] / "data" / "evidence" / "bench.json"
+RESULTS = EVIDENCE / "bench.json"
 PACKAGES = ("torch", "transformers", "peft")
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 SAMPLE_SECONDS = 0.05  # a sample shorter than this says more about the clock than about the work
@@ -91,7 +92,7 @@ def rows() -> dict[str, Row]:
     return dict(sorted(_ROWS.items()))
 
 
-def run(names: Sequence[str] = (), out: Path | None = EVIDENCE) -> list[dict[str, Any]]:
+def run(names: Sequence[str] = (), out: Path | None = RESULTS) -> list[dict[str, Any]]:
     """Runs the named rows (all when none is named), prints the table, merges the results into `out`."""
     known = rows()
     for name in names:
