@@ -31,6 +31,7 @@ from typing import Any
 import workbench.bench
 from workbench.data import EVIDENCE
 from workbench.errors import WorkbenchError, unknown
+from workbench.tables import table as aligned
 
 RESULTS = EVIDENCE / "bench.json"
 PACKAGES = ("torch", "transformers", "peft")
@@ -149,12 +150,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
         lines.append((result["name"], f"{result['ours']:.2f} {unit}", peer, *_ratio(result)))
         for variant in result["variants"]:
             lines.append((f"  {variant['name']}", f"{variant['time']:.2f} {unit}", "", *_ratio(variant)))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    return "\n".join(
-        line[0].ljust(widths[0])
-        + "".join("  " + cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    )
+    return aligned(lines, right=True)
 
 
 def _entry(name: str, times: Sequence[float], peer: Sequence[float]) -> dict[str, Any]:

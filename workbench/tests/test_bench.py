@@ -79,7 +79,7 @@ def test_table_has_a_line_for_each_measurement_and_variant(work: None) -> None:
     lines = harness.table(harness.run(["one"], None)).splitlines()
     assert lines[0].split() == ["work", "ours", "peer", "ratio", "spread"]
     assert lines[1].startswith("one ") and lines[2].startswith("  without the trick ")
-    assert len({len(line) for line in lines}) == 1
+    assert len({len(line) for line in lines}) == 1, "columns line up"
 
 
 def test_every_row_of_the_project_loads() -> None:
