@@ -1,0 +1,28 @@
+"""Worked examples before a question: k-shot text for a family whose samples stand on their own.
+
+It holds no family. Relations write their own k-shot text, since they say their instruction only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from workbench.tasks.world.sample import Sample, Split
+
+
+def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
+    """`make` with an option `shots`: that many answered samples of the train split before the question."""
+
+    def with_shots(rng: Random, split: Split, shots: int = 0, **options: Any) -> Sample:
+        examples = [make(rng, "train", **options) for _ in range(shots)]
+        sample = make(rng, split, **options)
+        if not shots:
+            return sample
+        before = " ".join(f"{example.text} ." for example in examples)
+        fields = {**sample.fields, "shots": shots}
+        return replace(sample, prompt=f"{before} {sample.prompt}", fields=fields)
+
+    return with_shots
