@@ -398,7 +398,7 @@ FILLERS: tuple[str, ...] = (
     "with {number} nails the {job} fixed the {object} .",
     "{name} spilled {food} on the {colour} carpet .",
     "they could {action} until it became {weather} .",
-    "the {colour} paint was still wet on the {object} .",
+    "the {colour} varnish was still wet on the {object} .",
     "it is said that a {animal} never forgets the {place} .",
     "{name} would rather {action} than carry the {object} .",
     "{who} [liked|disliked|praised] the {food} of the {job} .",

@@ -74,13 +74,13 @@ class Clause:
 class Due:
     """The word of a story at which one clause falls due."""
 
-    clause: int
+    clause_index: int
     """Index into the story's clauses."""
     kind: str
-    word: int
+    word_index: int
     """Index of the due word in `text.split()`: its distance in words from the end of the prompt."""
     distance: int
-    """Words since the prompt was last read: as `word`, or from the end of a reminder in mid-story."""
+    """Words since the prompt was last read: as `word_index`, or from the end of a reminder in mid-story."""
     answer: str
     choices: tuple[str, ...]
     """The prompt's own values that fit here and were not told yet, in the prompt's order; at least two."""
@@ -380,7 +380,7 @@ def _story_due(rng: Random, split: Split, clauses: int | None = None, length: in
     """One due word: the prompt with the story so far, answered by the word that falls due."""
     story = make_story(rng, clauses, length, split)
     due = rng.choice(story.due)
-    told = " ".join(story.text.split()[: due.word])
+    told = " ".join(story.text.split()[: due.word_index])
     fields = {"clauses": [clause.to_dict() for clause in story.clauses], "due": [asdict(due)]}
     return Sample(f"{story.prompt} {told}", due.answer, due.choices, fields)
 
