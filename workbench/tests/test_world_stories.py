@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
@@ -171,6 +172,10 @@ def unigram(stories: list[Story]) -> Counter[str]:
     return Counter(word for story in stories for word in story.text.split())
 
 
+def base_score(base: Counter[str], _story: Story, _due: Due, value: str) -> float:
+    return base[value]
+
+
 BASELINES: dict[str, Callable[[Story, Due, str], float]] = {
     "first in the prompt": lambda s, d, v: -s.prompt.split().index(v),
     "last in the prompt": lambda s, d, v: s.prompt.split().index(v),
@@ -195,7 +200,7 @@ def test_a_bias_on_the_prompts_words_scores_at_chance(stories: list[Story]) -> N
                 logits = {v: base[v] / total + 1.0 * (v in own) for v in everything if v in group}
                 assert max(logits, key=logits.__getitem__) in own
         for all_own in (True, False):
-            right, chance = hits(stories, lambda s, d, v, base=base: base[v], all_own)
+            right, chance = hits(stories, partial(base_score, base), all_own)
             assert abs(right - chance) < 0.025, (right, chance)
 
 
