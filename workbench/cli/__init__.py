@@ -30,7 +30,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train", "Train", "train a prompt on a frozen backbone, and write a run directory"),
-    "evaluate": Command("evaluate", "Evaluate", "score a trained prompt beside no prompt and one written by hand"),
+    "evaluate": Command(
+        "evaluate", "Evaluate", "score a trained prompt beside no prompt and one written by hand"
+    ),
     "generate": Command("generate", "Generate", "let a backbone write, with a trained prompt or without"),
     "runs": Command("lists", "Runs", "list the runs in a folder"),
     "tasks": Command("lists", "Tasks", "list the tasks of the small world"),
@@ -61,8 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except WorkbenchError as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("workbench: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"workbench: interrupted {stop}".rstrip(), file=sys.stderr)
         return 130
     except BrokenPipeError:  # `workbench tasks | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -94,7 +94,7 @@ class TaskOptions:
     task_seed: int = 0
     """Seed of the examples."""
     template: str | None = None
-    """For files, the question with the row's fields in braces: "{context} Question: {question} Answer:"."""
+    """For files, the question with the row's fields in braces: "{context} Question: {question} Answer:"; \\n is a new line."""
     answer: str | None = None
     """For files, the field with the answer."""
     metric: str | None = None
@@ -117,7 +117,7 @@ class TaskOptions:
         named: Mapping[str, Any] = {
             "n": self.examples,
             "seed": self.task_seed,
-            "template": self.template,
+            "template": self.template and self.template.replace("\\n", "\n"),
             "answer": self.answer,
             "metric": self.metric,
             "preset": self.preset,
@@ -129,4 +129,6 @@ class TaskOptions:
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows), encoding="utf-8"
+    )

@@ -1,0 +1,102 @@
+"""`workbench train`: fit, with a progress bar, and a way back for a run that was cut short."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from workbench.cli.options import BackboneOptions, TaskOptions, settings, value_of
+from workbench.cli.progress import Progress
+from workbench.errors import WorkbenchError
+from workbench.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from workbench.backbones.backbone import Backbone
+    from workbench.methods.method import Method
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """The soft prompt before it is trained."""
+
+    tokens: int = 20
+    """How many vectors."""
+    prior: tuple[str, ...] = ("vocabulary",)
+    """Where the vectors start: a prior's name, then its settings, as in `--prior isotropic std=0.1` or
+    `--prior text text="answer with one word"`."""
+    prompt_seed: int = 0
+    """Seed of the draw from the prior."""
+
+    def make(self, backbone: Backbone) -> Method:
+        """The untrained method."""
+        from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
+
+        return SoftPrompt(backbone, SoftPromptConfig(self.tokens, self.description(), self.prompt_seed))
+
+    def description(self) -> dict[str, Any]:
+        """The prior as it describes itself."""
+        if not self.prior:
+            raise WorkbenchError("--prior needs a name, such as vocabulary")
+        return {"name": self.prior[0], **settings(self.prior[1:], "the prior")}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a soft prompt on a frozen language model.
+
+    The run directory takes everything: configuration, metrics (one line a step), snapshots of the prompt,
+    checkpoints and the trained prompt. A run that was interrupted, or killed, goes on with
+
+      workbench train --run DIRECTORY --resume
+
+    which needs no other option, and ends as if nothing had happened.
+    """
+
+    run_dir: Annotated[Path, tyro.conf.arg(name="run")]
+    """The directory to write, such as runs/first; it must be new or empty, but for --resume."""
+    backbone: BackboneOptions
+    task: TaskOptions
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    fit: FitConfig = field(default_factory=FitConfig)
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run that is in the directory; its own configuration stands in for options that are not given."""
+
+    @classmethod
+    def defaults(cls, words: Sequence[str]) -> Train | None:
+        """With --resume, the command that started the run."""
+        folder = value_of(words, "--run")
+        if "--resume" not in words or folder is None:
+            return None
+        from workbench.training.run import Run
+
+        return from_config(Path(folder), Run(folder).config)
+
+    def run(self) -> int:
+        """Trains to the end, or until Ctrl-C."""
+        from workbench.training.fit import fit
+
+        backbone, task = self.backbone.load(), self.task.load()
+        method = self.prompt.make(backbone)
+        steps = fit(backbone, method, task, self.fit, run_dir=self.run_dir, resume=self.resume)
+        with Progress(self.fit.steps) as progress:
+            try:
+                for step in steps:
+                    progress.step(step.index, step.loss, step.validation)
+            except KeyboardInterrupt:
+                steps.close()
+                again = f"workbench train --run {shlex.quote(str(self.run_dir))} --resume"
+                raise KeyboardInterrupt(
+                    f"after step {progress.index}; nothing is lost, go on with: {again}"
+                ) from None
+        print(self.run_dir)
+        return 0
+
+
+def from_config(folder: Path, config: dict[str, Any]) -> Train:
+    """The command that would start a run with this configuration."""
+    raise NotImplementedError
