@@ -102,14 +102,15 @@ def encode_question(
 ) -> Encoded:
     """The question alone, as `encode` has it; `room` tokens are kept free for an answer (such as max_new_tokens)."""
     text = question.prompt if isinstance(question, Example) else question
-    limit = _limit(config, prompt_length, context_length, room)
-    parts = _at_marker(text, config)
+    budget = _Budget.of(config, prompt_length, context_length, room)
+    texts = _at_marker(text, config)
     if config.chat_template:
-        head, parts = [], _chat_parts(parts, tokenizer, config, limit, prompt_length, room)
+        head, parts = [], _chat_parts(texts, tokenizer, config.cut, budget)
     else:
         head = bos_ids(tokenizer)
-        parts = [_ids(tokenizer, parts[0]), *(continuation_ids(tokenizer, part) for part in parts[1:])]
-        parts = _cut(parts, None if limit is None else limit - len(head), config, limit, prompt_length, room)
+        parts = [_ids(tokenizer, texts[0]), *(continuation_ids(tokenizer, piece) for piece in texts[1:])]
+        keep = None if budget.tokens is None else budget.tokens - len(head)
+        parts = _cut(parts, keep, config.cut, budget.sentence)
     ids = [*head, *(token for part in parts for token in part)]
     if config.prompt_position == "marker":
         prompt_at = len(head) + len(parts[0])
@@ -160,17 +161,29 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
 
-def _limit(config: TextConfig, prompt_length: int, context_length: int | None, room: int) -> int | None:
-    """Tokens that the question may have, None for any number."""
-    if context_length is not None and prompt_length >= context_length:
-        raise WorkbenchError(
-            f"the prompt of {prompt_length} tokens is longer than the context of {context_length} tokens leaves "
-            "room for; use fewer prompt tokens"
+@dataclass(frozen=True)
+class _Budget:
+    """How many tokens the question may have (None: any number), and what to say where that is not enough."""
+
+    tokens: int | None
+    sentence: str
+
+    @classmethod
+    def of(cls, config: TextConfig, prompt_length: int, context_length: int | None, room: int) -> _Budget:
+        if context_length is not None and prompt_length >= context_length:
+            raise WorkbenchError(
+                f"a prompt of {prompt_length} tokens does not fit into the context of {context_length} tokens; "
+                "use fewer prompt tokens"
+            )
+        in_context = None if context_length is None else context_length - prompt_length
+        if config.max_tokens is not None and (in_context is None or config.max_tokens <= in_context):
+            sentence = f"an answer of {room} tokens leaves no room for the question within max_tokens={config.max_tokens}"
+            return cls(config.max_tokens - room, sentence + "; raise max_tokens, or shorten the answer")
+        sentence = (
+            f"a prompt of {prompt_length} tokens and an answer of {room} tokens leave no room for the question in the "
+            f"context of {context_length} tokens; use fewer prompt tokens, or shorten the answer"
         )
-    limits = [config.max_tokens] if config.max_tokens is not None else []
-    if context_length is not None:
-        limits.append(context_length - prompt_length)
-    return min(limits) - room if limits else None
+        return cls(None if in_context is None else in_context - room, sentence)
 
 
 def _at_marker(text: str, config: TextConfig) -> list[str]:
@@ -187,27 +200,15 @@ def _at_marker(text: str, config: TextConfig) -> list[str]:
     return parts
 
 
-def _cut(
-    parts: list[list[int]],
-    keep: int | None,
-    config: TextConfig,
-    limit: int | None,
-    prompt_length: int,
-    room: int,
-) -> list[list[int]]:
-    """Parts of a question with `keep` tokens in all, dropped where the config says; the parts stay apart."""
+def _cut(parts: list[list[int]], keep: int | None, how: Cut, sentence: str) -> list[list[int]]:
+    """Parts of a question with `keep` tokens in all, less those dropped; the parts stay apart."""
     total = sum(map(len, parts))
     if keep is None or total <= keep:
         return parts
     if keep < 1:
-        raise WorkbenchError(
-            f"the prompt of {prompt_length} tokens and the answer of {room} tokens leave the question "
-            f"{max(keep, 0)} of its {total} tokens within the limit of {(limit or 0) + room + prompt_length}; "
-            "use fewer prompt tokens, a larger max_tokens, or shorter answers"
-        )
-    first = {"start": 0, "middle": keep - keep // 2, "end": keep}[
-        config.cut
-    ]  # tokens first … last-1 are dropped
+        raise WorkbenchError(sentence)
+    # tokens first … last-1 are dropped
+    first = {"start": 0, "middle": keep - keep // 2, "end": keep}[how]
     last = first + total - keep
     kept, at = [], 0
     for part in parts:
@@ -216,9 +217,7 @@ def _cut(
     return kept
 
 
-def _chat_parts(
-    texts: Sequence[str], tokenizer: Any, config: TextConfig, limit: int | None, prompt_length: int, room: int
-) -> list[list[int]]:
+def _chat_parts(texts: Sequence[str], tokenizer: Any, how: Cut, budget: _Budget) -> list[list[int]]:
     """The ids of the rendered chat, before and after the marker where there is one; only the user's text is cut."""
     if not getattr(tokenizer, "chat_template", None):
         raise WorkbenchError("chat_template is on and the tokenizer has none; set chat_template=False")
@@ -230,14 +229,13 @@ def _chat_parts(
         return [_ids(tokenizer, pieces[0]), *(continuation_ids(tokenizer, piece) for piece in pieces[1:])]
 
     parts = render(texts)
-    if limit is None or sum(map(len, parts)) <= limit:
+    if budget.tokens is None or sum(map(len, parts)) <= budget.tokens:
         return parts
     content = [_ids(tokenizer, texts[0]), *(continuation_ids(tokenizer, text) for text in texts[1:])]
     keep = sum(map(len, content))
-    while (
-        over := sum(map(len, parts)) - limit
-    ) > 0:  # cut text may tokenise a little longer: cut until it fits
+    # text that was cut may tokenise a little longer, so cut until it fits
+    while (over := sum(map(len, parts)) - budget.tokens) > 0:
         keep -= over
-        content = _cut(content, keep, config, limit, prompt_length, room)
+        content = _cut(content, keep, how, budget.sentence)
         parts = render([tokenizer.decode(ids, **_VERBATIM) for ids in content])
     return parts

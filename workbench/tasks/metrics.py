@@ -48,6 +48,15 @@ def exact_match(prediction: str, example: Example) -> float:
     return float(normalise(prediction) in {normalise(r) for r in example.references})
 
 
+def string_match(prediction: str, example: Example) -> float:
+    """1 where the prediction is a reference, character for character, but for white space around it.
+
+    For answers whose signs count ("-5", "3/7", "2*x + 1"), which SQuAD's normalisation would drop.
+    Source: Saxton et al. 2019 (DeepMind Mathematics), section 4.2, "exact match".
+    """
+    return float(prediction.strip() in {r.strip() for r in example.references})
+
+
 def token_f1(prediction: str, example: Example) -> float:
     """Harmonic mean of precision and recall over the bag of normalised words, best over references.
 
@@ -135,5 +144,6 @@ _NUMBER = re.compile(
 )
 
 METRICS: dict[str, Metric] = {
-    f.__name__: Metric(f.__name__, f) for f in (exact_match, token_f1, numeric_match, accuracy, clauses_met)
+    f.__name__: Metric(f.__name__, f)
+    for f in (exact_match, string_match, token_f1, numeric_match, accuracy, clauses_met)
 }

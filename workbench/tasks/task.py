@@ -203,10 +203,9 @@ def _draw(indices: Sequence[int], n: int | None, seed: int) -> Sequence[int]:
 class WorldSource:
     """A family of the small world: examples are generated when a split is first looked at, and kept."""
 
-    splits = SPLITS
-
     def __init__(self, name: str, sizes: Mapping[str, int], seed: int, options: Mapping[str, Any]):
         self.name, self.sizes, self.seed, self.options = name, dict(sizes), seed, dict(options)
+        self.splits: tuple[str, ...] = SPLITS
         self._made: dict[str, list[Example]] = {}
 
     def size(self, split: str) -> int:
