@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import RwkvForCausalLM, RwkvModel
 
+from workbench.errors import WorkbenchError
+
 EMPTY = -1e38  # the log-scale of a state in which nothing has been read
 _STEEPEST = 1e4  # decays beyond exp(-1e4) a token are all the same to the choice of a scale
 
@@ -274,7 +276,7 @@ def _clock(k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return real.cumsum(0).to(k.dtype), real
 
 
-def block(layer: nn.Module, hidden: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
+def block(layer: Any, hidden: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
     """One transformers `RwkvBlock`: hidden (B, T, d) and the layer's state (see `State.layer`) to the same after it.
 
     `mask` (B, T) is True on real tokens, which come first in each row: `forward` packs the rows.
@@ -324,6 +326,11 @@ def forward(
     hidden = inputs_embeds.to(backbone.ln_out.weight.dtype)
     if state is None:
         state = initial_state(backbone, len(hidden), hidden.dtype, hidden.device)
+    if attention_mask is not None and attention_mask.shape != hidden.shape[:2]:
+        raise WorkbenchError(
+            f"the attention mask is {tuple(attention_mask.shape)} but the inputs are {tuple(hidden.shape[:2])}; "
+            "give one mask entry for each token that is read now"
+        )
     mask = order = None
     if attention_mask is not None and not attention_mask.all():
         mask = attention_mask.bool()
@@ -331,7 +338,7 @@ def forward(
         if (
             mask[:, 1:] > mask[:, :-1]
         ).any():  # a real token after a pad: bring each row's real tokens to its front
-            mask, order = mask.sort(1, descending=True, stable=True)
+            mask, order = mask.sort(dim=1, descending=True, stable=True)
             hidden = _reorder(hidden, order)
     states = []
     for index, layer in enumerate(backbone.blocks):
@@ -348,21 +355,21 @@ def _reorder(x: Tensor, order: Tensor) -> Tensor:
     return x.gather(1, order.unsqueeze(-1).expand_as(x))
 
 
-def _backbone(model: RwkvForCausalLM | RwkvModel) -> RwkvModel:
+def _backbone(model: Any) -> Any:
     return model if isinstance(model, RwkvModel) else model.rwkv
 
 
 @torch.no_grad()
 def init_weights(model: RwkvForCausalLM | RwkvModel, generator: torch.Generator | None = None) -> None:
-    """Gives `model`, in place, the start that RWKV-4's author trains from (BlinkDL/RWKV-LM, RWKV-v4neo, src/model.py).
+    """Gives `model`, in place, the start that RWKV-4's author trains from (BlinkDL/RWKV-LM: RWKV-v4neo/src/model.py).
 
-    Decays exp(-exp(d)) with d spread over channels from -5 to 3; a bonus of log 0.3 and a half more or less in turn; a
-    token's mix with its predecessor spread over channels by depth; zeros in what a layer adds (attention output,
-    feed-forward value) and in attention's key and all receptances; the rest orthogonal; embeddings uniform within 1e-4,
-    since the first norm scales them up, so that the first steps move them far.
+    Decays exp(-exp(d)), d spread over channels from -5 to 3; a bonus of log 0.3, half more or less by channel; shares
+    of a token and its predecessor spread over channels and depth; zeros in what a layer adds (attention's output,
+    feed-forward's value), in attention's key and all receptances; all else orthogonal; embeddings uniform within 1e-4
+    (his: within the learning rate): the first norm scales them up, so that the first steps move them far.
 
-    transformers' own start differs: its bonus is 1 in every channel (a slip: `ones_like` of the intended value), it has
-    no zeros, and it fails for one layer. A head tied to the embeddings keeps the embeddings' start.
+    transformers' own start differs: its bonus is 1 in every channel (a slip: `ones_like` of the intended value), it
+    has no zeros, and it fails for one layer. A head tied to the embeddings keeps the embeddings' start.
     """
     backbone = _backbone(model)
     layers = len(backbone.blocks)
@@ -389,7 +396,7 @@ def init_weights(model: RwkvForCausalLM | RwkvModel, generator: torch.Generator 
             norm.reset_parameters()
     backbone.ln_out.reset_parameters()
     embeddings = backbone.embeddings.weight
-    head = None if model is backbone else model.head.weight
+    head = None if isinstance(model, RwkvModel) else model.head.weight
     if head is not None and head is not embeddings:
         _orthogonal(head, 0.5, generator)
     nn.init.uniform_(embeddings, -1e-4, 1e-4, generator=generator)
