@@ -198,11 +198,11 @@ _JOB, _TOOL, _WORKPLACE = _columns(
     baker oven bakehouse
     farmer plough field
     sailor anchor ship
-    teacher chalk classroom
+    teacher blackboard classroom
     painter easel studio
     doctor thermometer clinic
     smith anvil forge
-    tailor scissors shop
+    tailor thimble shop
     hunter bow woods
     miller millstone windmill
     singer microphone stage
@@ -213,7 +213,7 @@ _JOB, _TOOL, _WORKPLACE = _columns(
     cook pan kitchen
     nurse bandage hospital
     pilot propeller airport
-    writer ink office
+    writer quill office
     shepherd crook pasture
     potter clay kiln
     weaver loom millhouse
@@ -366,8 +366,8 @@ MONTHS: tuple[str, ...] = tuple(
 _SEASONS = "winter winter spring spring spring summer summer summer autumn autumn autumn winter".split()
 NUMBER_WORDS: tuple[str, ...] = ("one", *lex.NUMBERS)
 WORN = _pairs(
-    """sunny hat rainy raincoat windy scarf snowy boots cloudy jacket foggy vest stormy cloak icy gloves
-    hot sandals cold coat misty shawl dry shirt"""
+    """sunny hat rainy raincoat windy scarf snowy cap cloudy jacket foggy vest stormy cloak icy muff
+    hot tunic cold coat misty shawl dry shirt"""
 )
 
 _IRREGULAR = dict(

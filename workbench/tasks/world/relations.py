@@ -107,9 +107,15 @@ def _make(
     if instruction:
         frame = rng.choice(TEST_INSTRUCTIONS if held else INSTRUCTIONS)
         parts.append(facts.articles(frame.format(what=what.format(x=episode.generic))))
-    parts += [closed_style.format(x=a, y=b) for a, b in _examples(rng, episode, x, shots)]
+    shown: list[int] = []
+    read = len(parts[0].split()) if parts else 0
+    for a, b in _examples(rng, episode, x, shots):
+        part = closed_style.format(x=a, y=b)
+        read += part.count(" ") + 1
+        shown += range(read - 2 - b.count(" "), read - 1)
+        parts.append(part)
     parts.append(open_style.format(x=x))
-    return Sample(" ".join(parts), y, episode.choices, {"input": x, "shots": shots})
+    return Sample(" ".join(parts), y, episode.choices, {"input": x, "shots": shots, "shown": tuple(shown)})
 
 
 def _examples(rng: Random, episode: Episode, x: str, shots: int) -> list[Case]:

@@ -14,15 +14,23 @@ from workbench.tasks.world.sample import Sample, Split
 
 
 def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
-    """`make` with an option `shots`: that many answered samples of the train split before the question."""
+    """`make` with an option `shots`: that many answered samples of the train split before the question.
+
+    `fields["shown"]` has the indices, in words of the prompt, of the answers that the examples show.
+    """
 
     def with_shots(rng: Random, split: Split, shots: int = 0, **options: Any) -> Sample:
         examples = [make(rng, "train", **options) for _ in range(shots)]
         sample = make(rng, split, **options)
         if not shots:
             return sample
+        read, shown = 0, []
+        for example in examples:
+            start = read + example.prompt.count(" ") + 1
+            read = start + example.answer.count(" ") + 2
+            shown += range(start, read - 1)
         before = " ".join(f"{example.text} ." for example in examples)
-        fields = {**sample.fields, "shots": shots}
+        fields = {**sample.fields, "shots": shots, "shown": tuple(shown)}
         return replace(sample, prompt=f"{before} {sample.prompt}", fields=fields)
 
     return with_shots
