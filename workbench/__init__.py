@@ -1,0 +1,81 @@
+"""A workbench for people who study prompts: train them on frozen language models, and see what happened.
+
+    import workbench as wb
+    backbone = wb.load_backbone("tiny-llama")
+    task = wb.load_task("reading")
+    method = wb.SoftPrompt(backbone, tokens=20)
+    for step in wb.fit(backbone, method, task, run_dir="runs/first"):
+        print(step.index, step.loss)
+    wb.evaluate(backbone, task, method=method)
+
+Names are imported when they are first used, so that `import workbench` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from workbench.backbones.backbone import Backbone, bundled, load_backbone
+    from workbench.errors import WorkbenchError
+    from workbench.methods import priors
+    from workbench.methods.generate import GenerateConfig, generate, stream
+    from workbench.methods.method import Method, load_method
+    from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
+    from workbench.tasks.encode import TextConfig
+    from workbench.tasks.task import Example, Task, list_tasks, load_task
+    from workbench.training.config import FitConfig
+    from workbench.training.evaluate import Evaluation, compare, evaluate
+    from workbench.training.fit import Step, fit, resume
+    from workbench.training.job import Job
+    from workbench.training.run import Run
+
+_HOMES = {
+    "Backbone": "backbones.backbone",
+    "bundled": "backbones.backbone",
+    "load_backbone": "backbones.backbone",
+    "WorkbenchError": "errors",
+    "priors": "methods",
+    "GenerateConfig": "methods.generate",
+    "generate": "methods.generate",
+    "stream": "methods.generate",
+    "Method": "methods.method",
+    "load_method": "methods.method",
+    "SoftPrompt": "methods.soft_prompt",
+    "SoftPromptConfig": "methods.soft_prompt",
+    "TextConfig": "tasks.encode",
+    "Example": "tasks.task",
+    "Task": "tasks.task",
+    "list_tasks": "tasks.task",
+    "load_task": "tasks.task",
+    "FitConfig": "training.config",
+    "Evaluation": "training.evaluate",
+    "compare": "training.evaluate",
+    "evaluate": "training.evaluate",
+    "Step": "training.fit",
+    "fit": "training.fit",
+    "resume": "training.fit",
+    "Job": "training.job",
+    "Run": "training.run",
+}
+_ROOMS = ("analysis", "backbones", "methods", "tasks", "training", "views")
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "priors":
+        return importlib.import_module("workbench.methods.priors")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"workbench.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return importlib.import_module(f"workbench.{name}")
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS])

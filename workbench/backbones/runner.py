@@ -1,0 +1,183 @@
+"""How a backbone is run: one call with one meaning for every architecture.
+
+A runner takes input embeddings, a mask and position ids, and gives logits and a cache. It hides three
+differences between models in transformers: what the cache argument is called, whether position ids are
+taken, and whether the model's own recurrence can be trusted (RWKV's cannot, see `rwkv.py`). It never pads,
+groups or injects anything: that is `layouts.py` and the room `methods`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from workbench.backbones import rwkv
+
+
+class Output(NamedTuple):
+    """What one run gives: `logits` (N, V) at the kept positions or (B, T, V), and the cache or None."""
+
+    logits: Tensor
+    cache: Any
+
+
+class Runner(Protocol):
+    """The one way in which the rest of the workbench runs a model."""
+
+    def __call__(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: Any = None,
+        use_cache: bool = False,
+        keep: Tensor | None = None,
+    ) -> Output:
+        """Run the model.
+
+        Args:
+            embeddings: (B, T, width), what the embedding module returns for the tokens, prompts among them.
+            mask: (B, S + T) bool, True at real tokens; S is the number of positions in the cache.
+            positions: (B, T) position ids, counted over real tokens only.
+            cache: what an earlier call returned, or None.
+            use_cache: whether to return a cache.
+            keep: (B, T) bool; only these positions go through the head, and logits come as (N, V),
+                row by row. None keeps all, as (B, T, V).
+        """
+        ...
+
+    def expand(self, cache: Any, rows: int) -> Any:
+        """The cache of one row, shared by `rows` rows. Gradients flow back to the one row."""
+        ...
+
+    def select(self, cache: Any, rows: Tensor) -> Any:
+        """The cache of the rows named by the index tensor `rows`."""
+        ...
+
+
+class TransformersRunner:
+    """Runs any causal LM of transformers through its own forward, so that head scales and caps are kept."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        accepted = inspect.signature(model.forward).parameters
+        self.takes_positions = "position_ids" in accepted
+        self.cache_argument = next((n for n in ("past_key_values", "cache_params") if n in accepted), None)
+        self.keeps_logits = "logits_to_keep" in accepted
+        self.lock: Any = contextlib.nullcontext()
+
+    def guard_module_state(self) -> None:
+        """Serialise runs of a model that keeps its state in its modules (RecurrentGemma does).
+
+        Found by looking, not by name: a run that leaves a new tensor attribute on a module shares it
+        with every other thread.
+        """
+        before = _tensor_attributes(self.model)
+        embeddings = self.model.get_input_embeddings()(torch.zeros(1, 2, dtype=torch.long, device=_device(self.model)))
+        ones = torch.ones(1, 2, dtype=torch.bool, device=embeddings.device)
+        with torch.no_grad():
+            self(embeddings, ones, torch.arange(2, device=embeddings.device)[None])
+        if _tensor_attributes(self.model) - before:
+            self.lock = threading.Lock()
+
+    def __call__(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: Any = None,
+        use_cache: bool = False,
+        keep: Tensor | None = None,
+    ) -> Output:
+        if self.cache_argument == "cache_params":  # a state has no columns to mask, only the new tokens do
+            mask = mask[:, -embeddings.shape[1] :]
+        arguments: dict[str, Any] = {"inputs_embeds": embeddings, "attention_mask": mask.long(), "use_cache": use_cache}
+        if self.takes_positions:
+            arguments["position_ids"] = positions
+        if cache is not None:
+            arguments[self.cache_argument or "past_key_values"] = cache
+        if keep is not None and self.keeps_logits:
+            arguments["logits_to_keep"] = keep
+        with self.lock:
+            output = self.model(**arguments)
+        logits = output.logits
+        if keep is not None and not self.keeps_logits:
+            logits = logits[keep]
+        found = getattr(output, "past_key_values", None)
+        if found is None:
+            found = getattr(output, "cache_params", None)
+        return Output(logits, found if use_cache else None)
+
+    def expand(self, cache: Any, rows: int) -> Any:
+        for layer in cache.layers:
+            if isinstance(getattr(layer, "keys", None), Tensor):
+                layer.keys = layer.keys.expand(rows, *layer.keys.shape[1:])
+                layer.values = layer.values.expand(rows, *layer.values.shape[1:])
+            if hasattr(layer, "recurrent_states"):  # copied in place by their layer, so each row needs its own
+                for states in (layer.conv_states, layer.recurrent_states):
+                    for index, state in states.items():
+                        if state is not None:
+                            states[index] = state.expand(rows, *state.shape[1:]).clone()
+        return cache
+
+    def select(self, cache: Any, rows: Tensor) -> Any:
+        cache.reorder_cache(rows)
+        return cache
+
+
+class RwkvRunner:
+    """Runs RWKV-4 through the workbench's own recurrence: differentiable in the state, exact for ragged rows."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __call__(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: Any = None,
+        use_cache: bool = False,
+        keep: Tensor | None = None,
+    ) -> Output:
+        hidden, state = rwkv.forward(self.model, embeddings, mask[:, -embeddings.shape[1] :], cache)
+        if keep is not None:
+            hidden = hidden[keep]
+        return Output(self.model.get_output_embeddings()(hidden), state if use_cache else None)
+
+    def expand(self, cache: rwkv.State, rows: int) -> rwkv.State:
+        return cache.expand(rows)
+
+    def select(self, cache: rwkv.State, rows: Tensor) -> rwkv.State:
+        return cache.select(rows)
+
+
+RUNNERS: dict[str, type] = {"rwkv": RwkvRunner}
+"""Architectures with a recurrence of our own, by `config.model_type`; every other goes through transformers."""
+
+
+def make_runner(model: nn.Module) -> Runner:
+    """The runner for this model."""
+    runner = RUNNERS.get(model.config.model_type, TransformersRunner)(model)
+    if isinstance(runner, TransformersRunner):
+        runner.guard_module_state()
+    return runner
+
+
+def _device(model: nn.Module) -> torch.device:
+    return model.get_input_embeddings().weight.device
+
+
+def _tensor_attributes(model: nn.Module) -> set[tuple[str, str]]:
+    """Tensors that hang on modules outside parameters and buffers, as (module, attribute)."""
+    return {
+        (name, key)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }

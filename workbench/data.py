@@ -1,0 +1,7 @@
+"""Where the bundled data lies: the folder `data/` beside the package, as in a checkout. Holds paths only."""
+
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+BACKBONES = DATA / "backbones"
+EVIDENCE = DATA / "evidence"

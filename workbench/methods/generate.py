@@ -1,0 +1,174 @@
+"""Generation with an injection: greedy or sampled, stop strings, streaming. Owns no padding: see `apply.Decoder`.
+
+Every row has dice of its own, seeded by the configuration and the row's number, so a row's sampled text is
+the same alone and in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from workbench.backbones.backbone import Backbone
+from workbench.errors import WorkbenchError
+from workbench.methods.apply import Decoder, check_context
+from workbench.methods.injection import NOTHING
+from workbench.methods.method import Method
+from workbench.methods.rows import Rows
+from workbench.tasks.encode import TextConfig, encode_question
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How text is generated."""
+
+    max_new_tokens: int = 64
+    """Most tokens to write."""
+    temperature: float = 0.0
+    """0 takes the most likely token (greedy); above 0 samples, the higher the more varied."""
+    top_k: int = 0
+    """Sample among the k most likely tokens; 0 for all."""
+    top_p: float = 1.0
+    """Sample among the most likely tokens that together have this probability."""
+    stop: tuple[str, ...] = ()
+    """Strings at which a text ends; they are not part of it."""
+    seed: int = 0
+    """Seed of the sampling."""
+    beams: int = 1
+    """Only 1: beam search is not offered."""
+    batch_size: int = 32
+    """Prompts read at once."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """How prompts become tokens; the same as in training."""
+
+    def __post_init__(self) -> None:
+        if self.beams != 1:
+            raise WorkbenchError(f"beams={self.beams} is not offered; use beams=1, greedy or with a temperature")
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            raise WorkbenchError("max_new_tokens and batch_size must be at least 1")
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise WorkbenchError("temperature and top_k must be 0 or more, and top_p above 0 and at most 1")
+
+
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    method: Method | None = None,
+    config: GenerateConfig | None = None,
+) -> list[str]:
+    """Continue each prompt.
+
+    Args:
+        backbone: the frozen model.
+        prompts: texts; what the model was asked. One string is refused, so that it is not read as letters.
+        method: a trained method, or None for the plain backbone.
+        config: how to generate; greedy, 64 tokens by default.
+
+    Returns:
+        The new text of each prompt, without the prompt, stop strings and special tokens.
+    """
+    if isinstance(prompts, str):
+        raise WorkbenchError("generate takes a list of prompts; write [prompt], or use stream for one prompt")
+    config = config or GenerateConfig()
+    texts = [""] * len(prompts)
+    for start in range(0, len(prompts), config.batch_size):
+        part = prompts[start : start + config.batch_size]
+        for row, text, _ in _write(backbone, part, method, config, first_row=start):
+            texts[start + row] = text
+    return texts
+
+
+def stream(
+    backbone: Backbone, prompt: str, method: Method | None = None, config: GenerateConfig | None = None
+) -> Iterator[str]:
+    """The same text as `generate`, in pieces as it is written."""
+    config = config or GenerateConfig()
+    held_back = max((len(s) for s in config.stop), default=1) - 1
+    shown = 0
+    for _, text, done in _write(backbone, [prompt], method, config, first_row=0):
+        stable = len(text) if done else len(text.rstrip("\ufffd")) - held_back
+        if stable > shown:
+            yield text[shown:stable]
+            shown = stable
+
+
+@torch.no_grad()
+def _write(
+    backbone: Backbone, prompts: Sequence[str], method: Method | None, config: GenerateConfig, first_row: int
+) -> Iterator[tuple[int, str, bool]]:
+    """(row, its text so far, whether it is finished) after every token."""
+    injection = method.injection() if method is not None else NOTHING
+    encoded = [
+        encode_question(
+            p, backbone.tokenizer, config.text, injection.length, backbone.context_length, config.max_new_tokens
+        )
+        for p in prompts
+    ]
+    for number, row in enumerate(encoded):
+        if not row.ids and injection.length == 0:
+            raise WorkbenchError(f"prompt {first_row + number} is empty and the model has no BOS token; write something")
+    rows = Rows.collate(encoded, backbone.device)
+    check_context(backbone, int(rows.lengths.max()) + injection.length + config.max_new_tokens, injection.length)
+    dice = [torch.Generator().manual_seed((config.seed << 20) + first_row + i) for i in range(len(prompts))]
+    ends = _end_tokens(backbone)
+    written: list[list[int]] = [[] for _ in prompts]
+    decoder = Decoder(backbone, rows, injection)
+    while decoder.active:
+        active = decoder.active
+        tokens = choose(decoder.next_logits(), config, [dice[row] for row in active])
+        finished = set()
+        for row, token in zip(active, tokens.tolist(), strict=True):
+            done = token in ends
+            if not done:
+                written[row].append(token)
+            text = backbone.tokenizer.decode(written[row], skip_special_tokens=True)
+            stops = [at for s in config.stop if (at := text.find(s)) >= 0]
+            if stops:
+                text = text[: min(stops)]
+            done = done or bool(stops) or len(written[row]) >= config.max_new_tokens
+            if done:
+                finished.add(row)
+            yield row, text, done
+        if len(finished) == len(active):
+            return
+        stay = [i for i, row in enumerate(active) if row not in finished]
+        decoder.drop(finished)
+        decoder.feed(tokens[torch.tensor(stay, device=tokens.device)])
+
+
+def choose(logits: Tensor, config: GenerateConfig, dice: Sequence[torch.Generator]) -> Tensor:
+    """One token for each row.
+
+    Args:
+        logits: (B, V) float32.
+        config: temperature, top_k and top_p, applied in that order, as transformers does.
+        dice: B generators, one for each row; greedy choice does not touch them.
+
+    Returns:
+        (B,) token ids.
+    """
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    order = (logits / config.temperature).sort(-1, descending=True)
+    ranked = order.values
+    if config.top_k:
+        ranked[:, config.top_k :] = -torch.inf
+    probabilities = ranked.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities = probabilities.masked_fill(before >= config.top_p, 0.0)
+    throw = torch.stack([torch.rand((), generator=d) for d in dice]).to(logits.device)[:, None]
+    cumulative = probabilities.cumsum(-1)
+    rank = (cumulative <= throw * cumulative[:, -1:]).sum(-1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    return order.indices.gather(1, rank)[:, 0]
+
+
+def _end_tokens(backbone: Backbone) -> set[int]:
+    """Every id that ends a text, by the generation config and the tokenizer."""
+    ends: set[int] = set()
+    for source in (getattr(backbone.model, "generation_config", None), backbone.tokenizer):
+        found = getattr(source, "eos_token_id", None)
+        ends.update([found] if isinstance(found, int) else found or [])
+    return ends

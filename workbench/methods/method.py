@@ -1,0 +1,117 @@
+"""What every trainable method is: an `nn.Module` that makes an `Injection`, saves itself and loads elsewhere.
+
+Saved methods are a folder of two files, `method.json` (kind, configuration, shapes, backbone) and
+`method.safetensors` (tensors). The registry `METHODS` maps a kind to its class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from workbench.backbones.backbone import Backbone
+from workbench.errors import WorkbenchError, unknown
+from workbench.methods.injection import Injection
+
+METHODS: dict[str, type[Method]] = {}
+"""Kinds of method that can be made and loaded, by name."""
+
+
+class Method(nn.Module):
+    """Base of every method. A subclass sets `kind`, `Config` and `_label`, and makes its `injection`.
+
+    Attributes:
+        kind: its name in files, forms and on the command line.
+        Config: its configuration dataclass.
+    """
+
+    kind: ClassVar[str]
+    Config: ClassVar[type]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        METHODS[cls.kind] = cls
+
+    def __init__(self, backbone: Backbone, config: Any):
+        super().__init__()
+        self.config = config
+        self.made_for = {"name": backbone.name, "width": backbone.width, "layers": backbone.num_layers}
+
+    @classmethod
+    def from_config(cls, backbone: Backbone, config: Any) -> Method:
+        """A new, untrained method."""
+        return cls(backbone, config)
+
+    def injection(self) -> Injection:
+        """What to put into the model."""
+        raise NotImplementedError
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The tensors worth drawing: what moves while the method trains, on the CPU, detached."""
+        raise NotImplementedError
+
+    @property
+    def prompt_length(self) -> int:
+        """Positions that the method adds to a row."""
+        raise NotImplementedError
+
+    @property
+    def parameters_trained(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the method to a folder; `load_method` reads it back. Overwrites a method saved there before."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(state, folder / "method.safetensors")
+        facts = {"kind": self.kind, "config": dataclasses.asdict(self.config), "backbone": self.made_for}
+        (folder / "method.json").write_text(json.dumps(facts, indent=2) + "\n")
+        return folder
+
+
+def load_method(folder: str | Path, backbone: Backbone) -> Method:
+    """Load a method saved by `Method.save` or trained in a run (its folder `method/`, or the run itself).
+
+    Raises:
+        WorkbenchError: no method there, a damaged file, or a backbone of another width or depth.
+    """
+    folder = Path(folder)
+    if not (folder / "method.json").is_file() and (folder / "method" / "method.json").is_file():
+        folder = folder / "method"
+    facts = read_facts(folder)
+    made_for = facts["backbone"]
+    for key, have in (("width", backbone.width), ("layers", backbone.num_layers)):
+        if made_for[key] != have:
+            raise WorkbenchError(
+                f"the method in {folder} was made for {made_for['name']} ({key} {made_for[key]}), "
+                f"but {backbone.name} has {key} {have}; load it onto the backbone that it was trained on"
+            )
+    cls = METHODS[facts["kind"]]
+    method = cls.from_config(backbone, cls.Config(**facts["config"]))
+    try:
+        method.load_state_dict(load_file(folder / "method.safetensors"))
+    except Exception as error:  # safetensors raises its own types for truncated and foreign files
+        raise WorkbenchError(f"the file {folder / 'method.safetensors'} is damaged or missing; train again") from error
+    return method.to(backbone.device)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """`method.json`, checked."""
+    path = folder / "method.json"
+    if not path.is_file():
+        raise WorkbenchError(f"{folder} holds no trained method (no method.json); give the folder of a finished run")
+    try:
+        facts = json.loads(path.read_text())
+        kind = facts["kind"]
+    except (ValueError, KeyError) as error:
+        raise WorkbenchError(f"the file {path} is damaged; train again or restore it") from error
+    if kind not in METHODS:
+        raise unknown("method", kind, METHODS)
+    return facts

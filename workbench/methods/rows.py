@@ -1,0 +1,48 @@
+"""A batch of encoded examples as tensors. Holds ids and positions of things, never embeddings or prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.tasks.encode import Encoded
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token ids of B rows, padded on the right, and where things stand in them.
+
+    ids: (B, T); what stands after a row's length is never read.
+    lengths, answer_start, prompt_at: (B,); `prompt_at` is the token before which a trained prompt stands.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    answer_start: Tensor
+    prompt_at: Tensor
+
+    @classmethod
+    def collate(cls, encoded: Sequence[Encoded], device: torch.device | str = "cpu") -> Rows:
+        """Rows of any length, one for each example."""
+        longest = max(len(e.ids) for e in encoded)
+        ids = torch.tensor([[*e.ids, *[0] * (longest - len(e.ids))] for e in encoded], dtype=torch.long)
+        lengths = torch.tensor([len(e.ids) for e in encoded])
+        starts = torch.tensor([e.answer_start for e in encoded])
+        places = torch.tensor([e.prompt_at for e in encoded])
+        return cls(*(t.to(device) for t in (ids.reshape(len(encoded), longest), lengths, starts, places)))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Answer tokens in all rows together: what a mean over them divides by."""
+        return int((self.lengths - self.answer_start).sum())
+
+    def select(self, rows: Tensor) -> Rows:
+        """The named rows, cut to the longest of them."""
+        longest = int(self.lengths[rows].max())
+        return Rows(self.ids[rows, :longest], self.lengths[rows], self.answer_start[rows], self.prompt_at[rows])
