@@ -21,7 +21,7 @@ from workbench.errors import WorkbenchError, unknown
 
 
 class Command(NamedTuple):
-    """Where a command is, and what it does in a few words."""
+    """Where a command is (a dataclass, or a function that chooses one), and what it does in a few words."""
 
     module: str
     name: str
@@ -29,7 +29,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("train", "Train", "train a prompt on a frozen backbone, and write a run directory"),
+    "train": Command("train", "train", "train a prompt on a frozen backbone, and write a run directory"),
     "evaluate": Command(
         "evaluate", "Evaluate", "score a trained prompt beside no prompt and one written by hand"
     ),
@@ -81,6 +81,8 @@ def _run(words: list[str]) -> int:
         raise unknown("command", words[0], COMMANDS)
     command = COMMANDS[words[0]]
     kind = getattr(importlib.import_module(f"workbench.cli.{command.module}"), command.name)
+    if not isinstance(kind, type):  # a function that looks at the words to choose the command
+        kind = kind(words[1:])
 
     from workbench.cli.options import parse
 

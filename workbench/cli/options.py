@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import tyro
@@ -14,7 +13,9 @@ from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
+    from workbench.tasks.encode import TextConfig
     from workbench.tasks.task import Task
+    from workbench.training.run import Run
 
 
 class Runs(Protocol):
@@ -29,9 +30,12 @@ C = TypeVar("C", bound=Runs)
 
 
 def parse(kind: type[C], name: str, words: Sequence[str]) -> C:
-    """The command that the words ask for. Where it has `defaults(words)`, these stand in for what is not said."""
+    """The command that the words ask for. Where it has `defaults(words)`, these stand in for what is not said.
+
+    Wrong words leave with exit code 2 and what was wrong, --help with 0.
+    """
     defaults = getattr(kind, "defaults", None)
-    return tyro.cli(
+    return tyro.cli(  # type: ignore[return-value] - tyro's overloads lose the type with a default
         kind,
         prog=f"workbench {name}",
         args=list(words),
@@ -68,25 +72,28 @@ def settings(pairs: Sequence[str], of: str) -> dict[str, Any]:
 class BackboneOptions:
     """Which language model, and where it runs."""
 
-    backbone: str
+    backbone: str | None = None
     """A bundled one (`workbench backbones` lists them), a folder written by save_pretrained, or a Hub id."""
     device: str = "auto"
     """auto takes the accelerator where there is one; or cpu, cuda:1, …"""
     dtype: str = "auto"
     """auto is the checkpoint's own type on an accelerator and float32 on the CPU; or float32, bfloat16, …"""
 
-    def load(self) -> Backbone:
-        """The frozen model."""
+    def load(self, run: Run | None = None) -> Backbone:
+        """The frozen model; the run's own where none is named."""
         from workbench.backbones.backbone import load_backbone
 
-        return load_backbone(self.backbone, device=self.device, dtype=self.dtype)
+        name = self.backbone or (run.config["backbone"]["name"] if run else None)
+        if name is None:
+            raise WorkbenchError("no backbone is named; give --backbone, such as tiny-llama, or --run")
+        return load_backbone(name, device=self.device, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
 class TaskOptions:
     """Which task: one of the small world, or somebody's own data."""
 
-    task: str
+    task: str | None = None
     """A task of the small world (`workbench tasks` lists them); a JSONL, CSV, TSV or Parquet file; a folder with
     train, validation and test files; a folder or Hub name of 🤗 datasets."""
     examples: int | None = None
@@ -94,7 +101,7 @@ class TaskOptions:
     task_seed: int = 0
     """Seed of the examples."""
     template: str | None = None
-    """For files, the question with the row's fields in braces: "{context} Question: {question} Answer:"; \\n is a new line."""
+    """For files, the question with the row's fields in braces: "{context} Question: {question} Answer:"; backslash n is a new line."""
     answer: str | None = None
     """For files, the field with the answer."""
     metric: str | None = None
@@ -106,11 +113,17 @@ class TaskOptions:
     settings: tuple[str, ...] = ()
     """The task's own options, as name=value: shots=4, clauses=8, …"""
 
-    def load(self) -> Task:
-        """The task with its splits."""
-        from workbench.tasks.task import load_task
+    def load(self, run: Run | None = None) -> Task:
+        """The task with its splits; the run's own where none is named."""
+        from workbench.tasks.task import Task, load_task
 
-        return load_task(self.task, **self.arguments())
+        if self.task:
+            return load_task(self.task, **self.arguments())
+        if self != TaskOptions():
+            raise WorkbenchError("options of a task are given, and no --task; name the task as well")
+        if run is None:
+            raise WorkbenchError("no task is named; give --task, such as reading, or --run")
+        return Task.from_config(run.config["task"])
 
     def arguments(self) -> dict[str, Any]:
         """What `load_task` takes beside the name."""
@@ -126,9 +139,10 @@ class TaskOptions:
         return {**named, **settings(self.settings, "the task")}
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One JSON object a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows), encoding="utf-8"
-    )
+def text_of_run(words: Sequence[str]) -> TextConfig:
+    """How the run behind --run makes tokens of text, so that its prompt is used as it was trained."""
+    from workbench.tasks.encode import TextConfig
+    from workbench.training.run import Run
+
+    folder = value_of(words, "--run")
+    return TextConfig(**Run(folder).config["fit"]["text"]) if folder else TextConfig()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from workbench.training.config import FitConfig
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
     from workbench.methods.method import Method
+    from workbench.training.fit import Step
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,7 @@ class Train:
 
     The run directory takes everything: configuration, metrics (one line a step), snapshots of the prompt,
     checkpoints and the trained prompt. A run that was interrupted, or killed, goes on with
-
-      workbench train --run DIRECTORY --resume
-
-    which needs no other option, and ends as if nothing had happened.
+    `workbench train --run DIRECTORY --resume`, which needs no other option, and ends as if nothing had happened.
     """
 
     run_dir: Annotated[Path, tyro.conf.arg(name="run")]
@@ -64,17 +62,12 @@ class Train:
     prompt: PromptOptions = field(default_factory=PromptOptions)
     fit: FitConfig = field(default_factory=FitConfig)
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run that is in the directory; its own configuration stands in for options that are not given."""
+    """Go on with the run that is in the directory. Options may be given again, and must then be the same."""
 
     @classmethod
-    def defaults(cls, words: Sequence[str]) -> Train | None:
-        """With --resume, the command that started the run."""
-        folder = value_of(words, "--run")
-        if "--resume" not in words or folder is None:
-            return None
-        from workbench.training.run import Run
-
-        return from_config(Path(folder), Run(folder).config)
+    def defaults(cls, words: Sequence[str]) -> Train:
+        """Nothing stands in for backbone and task."""
+        return cls(tyro.MISSING, BackboneOptions(tyro.MISSING), TaskOptions(tyro.MISSING))
 
     def run(self) -> int:
         """Trains to the end, or until Ctrl-C."""
@@ -83,20 +76,50 @@ class Train:
         backbone, task = self.backbone.load(), self.task.load()
         method = self.prompt.make(backbone)
         steps = fit(backbone, method, task, self.fit, run_dir=self.run_dir, resume=self.resume)
-        with Progress(self.fit.steps) as progress:
-            try:
-                for step in steps:
-                    progress.step(step.index, step.loss, step.validation)
-            except KeyboardInterrupt:
-                steps.close()
-                again = f"workbench train --run {shlex.quote(str(self.run_dir))} --resume"
-                raise KeyboardInterrupt(
-                    f"after step {progress.index}; nothing is lost, go on with: {again}"
-                ) from None
-        print(self.run_dir)
-        return 0
+        return follow(steps, self.fit.steps, self.run_dir)
 
 
-def from_config(folder: Path, config: dict[str, Any]) -> Train:
-    """The command that would start a run with this configuration."""
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its directory alone; to change anything, start a new run."""
+
+    run_dir: Annotated[Path, tyro.conf.arg(name="run")]
+    """The directory of the run."""
+    device: str = "auto"
+    """Where it runs."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = True
+    """Go on."""
+
+    def run(self) -> int:
+        """Trains to the end, or until Ctrl-C."""
+        from workbench.training.fit import resume
+        from workbench.training.run import Run
+
+        steps = Run(self.run_dir).config["fit"]["steps"]
+        return follow(resume(self.run_dir, self.device), steps, self.run_dir)
+
+
+def train(words: Sequence[str]) -> type[Train] | type[Resume]:
+    """The command behind the words: with --resume and no backbone the directory says it all."""
+    alone = "--resume" in words and value_of(words, "--backbone") is None
+    return Resume if alone and not {"-h", "--help"} & set(words) else Train
+
+
+def follow(steps: Iterator[Step], total: int, run_dir: Path) -> int:
+    """Shows the steps as they are done; the run's directory and what came out at the end."""
+    from workbench.training.run import Run
+
+    with Progress(total) as progress:
+        try:
+            for step in steps:
+                progress.step(step.index, step.loss, step.validation)
+        except KeyboardInterrupt:
+            again = f"workbench train --run {shlex.quote(str(run_dir))} --resume"
+            raise KeyboardInterrupt(
+                f"after step {progress.index}; nothing is lost, go on with: {again}"
+            ) from None
+    status = Run(run_dir).status
+    print(
+        f"{run_dir}: {status['state']} after {status['step']} steps, kept is the prompt of step {status['kept_step']}"
+    )
+    return 0

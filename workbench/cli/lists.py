@@ -1,0 +1,114 @@
+"""`workbench runs|tasks|backbones`: what there is, one line each. Reads small files; loads no model."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from workbench.data import BACKBONES
+from workbench.errors import WorkbenchError
+from workbench.tables import table
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """List the tasks of the small world: name, kind, metric, and what one looks like."""
+
+    group: str | None = None
+    """Only those of one kind: stories, reading, arithmetic, relations, …"""
+
+    def run(self) -> int:
+        """Prints a line for each."""
+        from workbench.errors import unknown
+        from workbench.tasks import world
+
+        families = [f for f in world.families().values() if self.group in (None, f.group)]
+        if not families:
+            raise unknown("kind of task", str(self.group), {f.group for f in world.families().values()})
+        lines = [("task", "kind", "metric", "example")]
+        for family in sorted(families, key=lambda f: (f.group, f.name)):
+            (sample,) = world.samples(family.name, "train", 1, 0)
+            lines.append((family.name, family.group, family.metric, _short(sample.prompt, sample.answer)))
+        print(table(lines))
+        return 0
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """List the bundled backbones; any folder or Hub id of a causal language model can be used as well."""
+
+    def run(self) -> int:
+        """Prints a line for each."""
+        folders = sorted(path.parent for path in BACKBONES.glob("*/config.json"))
+        if not folders:
+            raise WorkbenchError(
+                f"no backbone is bundled in {BACKBONES}; install with `pip install -e .` in a checkout that has them"
+            )
+        lines = [("backbone", "model", "size", "card")]
+        for folder in folders:
+            model = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+            size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            lines.append((folder.name, model, f"{size / 1e6:.1f} MB", str(folder / "README.md")))
+        print(table(lines))
+        return 0
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder: what was trained on what, how far it is, and how well it does."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
+    """The folder that holds the run directories."""
+
+    def run(self) -> int:
+        """Prints a line for each, the newest first."""
+        from workbench.training.run import Run
+
+        runs = Run.list(self.folder)
+        if not runs:
+            raise WorkbenchError(
+                f"there are no runs in {self.folder}; start one with `workbench train --run …`"
+            )
+        lines = [("run", "backbone", "task", "method", "state", "step", "loss", "validation", "written")]
+        for run in runs:
+            config, status, metrics = run.config, run.status, run.metrics()
+            looks = [step["validation"] for step in metrics if step.get("validation")]
+            best: dict[str, float] = min(looks, key=lambda look: look["loss"], default={})
+            task = config["task"]["task"]
+            lines.append(
+                (
+                    str(run.path),
+                    config["backbone"]["name"],
+                    task if isinstance(task, str) else " ".join(task.values()),
+                    config["method"]["kind"],
+                    status["state"],
+                    f"{metrics[-1]['step'] if metrics else 0}/{config['fit']['steps']}",
+                    f"{metrics[-1]['loss']:.4f}" if metrics else "",
+                    ", ".join(f"{name} {value:.3f}" for name, value in best.items()),
+                    _ago(max(path.stat().st_mtime for path in run.path.iterdir() if path.is_file())),
+                )
+            )
+        print(table(lines))
+        return 0
+
+
+def _ago(when: float) -> str:
+    """A time in the past as people say it, so that a run that died while running shows."""
+    seconds = max(0.0, time.time() - when)
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} seconds ago"
+
+
+def _short(prompt: str, answer: str, room: int = 72) -> str:
+    """The end of the question and the start of the answer, on one line."""
+    answer = answer if len(answer) <= room // 2 else answer[: room // 2 - 2] + " …"
+    left = room - len(answer)
+    prompt = prompt if len(prompt) <= left else "… " + prompt[-left + 2 :]
+    return f"{prompt} → {answer}".replace("\n", " ")
