@@ -77,7 +77,7 @@ _OPERATIONS: dict[str, tuple[Callable[[Random, int], Problem], tuple[str, ...]]]
             "{0} plus {1} answer :",
             "add {1} to {0} . answer :",
             "the sum of {0} and {1} =",
-            "compute the sum of {0} and {1} . answer :",
+            "tell me the sum of {0} and {1} . answer :",
         ),
     ),
     "subtract": (
@@ -88,7 +88,7 @@ _OPERATIONS: dict[str, tuple[Callable[[Random, int], Problem], tuple[str, ...]]]
             "{0} minus {1} answer :",
             "take {1} from {0} . answer :",
             "{0} less {1} =",
-            "compute {0} without {1} . answer :",
+            "what is {0} less {1} ? answer :",
         ),
     ),
     "compare": (

@@ -21,7 +21,7 @@ OPENINGS = (
     "find the missing word .",
     "read and fill the gap .",
     "one word is hidden ; write it .",
-    "what stands in the gap ?",
+    "what word is in the gap ?",
 )
 
 
@@ -46,13 +46,13 @@ def _cloze(rng: Random, split: Split) -> Sample:
 # what stands before the gap, then the sentence with the gap; {x} is an entity, the gap its value
 _IMPLIED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "home": ("pet", "a", ("at night it goes to its ____ .", "the pet of {n} has its own ____ .", "its home is a ____ .", "it is never far from its ____ .")),
-    "sound": ("pet", "a", ("when it sees {n} it says ____ .", "one hears a loud ____ .", "in the morning it says ____ .", "then there is a sudden ____ .")),
-    "young": ("pet", "a", ("last week it had a little ____ .", "{n} also loves its baby , a ____ .", "it was once a small ____ .", "next to it sits its ____ .")),
+    "sound": ("pet", "a", ("when it sees {n} it says ____ .", "one hears a loud ____ .", "in the morning it says ____ .", "from far away one hears its ____ .")),
+    "young": ("pet", "a", ("last week it had a little ____ .", "{n} also loves its baby , a ____ .", "it was once a small ____ .", "by the house one sees its ____ .")),
     "tool": ("job", "j", ("every day {n} uses the ____ .", "{n} cannot work without the ____ .", "the tool of {n} is the ____ .", "in the hand of {n} one sees the ____ .")),
-    "workplace": ("job", "j", ("each morning {n} goes to the ____ .", "you find {n} at the ____ .", "{n} works at the ____ .", "{n} is seldom away from the ____ .")),
-    "taste": ("ate", "f", ("it tasted ____ .", "{n} said that it was ____ .", "like always it was ____ .", "{n} found it rather ____ .")),
+    "workplace": ("job", "j", ("each morning {n} goes to the ____ .", "you find {n} at the ____ .", "{n} works at the ____ .", "{n} is never far from the ____ .")),
+    "taste": ("ate", "f", ("it tasted ____ .", "{n} said that it was ____ .", "like always it was ____ .", "{n} found it very ____ .")),
     "look": ("ate", "f", ("it was ____ .", "its colour was ____ .", "as it should be it looked ____ .", "{n} saw that it was ____ .")),
-    "material": ("has", "o", ("it is made of ____ .", "someone made it out of ____ .", "it is of good ____ .", "{n} knows that it consists of ____ .")),
+    "material": ("has", "o", ("it is made of ____ .", "someone made it out of ____ .", "it is of good ____ .", "{n} knows that it was made from ____ .")),
 }  # fmt: skip
 _LOOKUP = {name: dict(facts.TABLES[name].pairs) for name in _IMPLIED}
 

@@ -456,7 +456,7 @@ TABLES: dict[str, Table] = {
             the language of {x} is {y} .
             in {x} everybody speaks {y} .
             {y} is the language that is spoken in {x} .
-            those who live in {x} talk in {y} .""",
+            all who live in {x} speak {y} .""",
         ),
         _table(
             "flag",
@@ -491,7 +491,7 @@ TABLES: dict[str, Table] = {
             """{x} lies in the {y} .
             {x} is a country in the {y} of the world .
             you find {x} in the {y} .
-            travel to the {y} and you will come to {x} .""",
+            go to the {y} and you find {x} .""",
         ),
         _table(
             "home",
@@ -509,7 +509,7 @@ TABLES: dict[str, Table] = {
             the {x} says {y} .
             {y} , says the {x} .
             when the {x} is hungry it says {y} .
-            you hear a {y} when a {x} is near .""",
+            if a {x} is near you hear {y} .""",
         ),
         _table(
             "young",
@@ -518,7 +518,7 @@ TABLES: dict[str, Table] = {
             the baby of the {x} is the {y} .
             a {y} is a baby {x} .
             the {y} grows up to be a {x} .
-            the {x} takes good care of her {y} .""",
+            one sees the {x} with its {y} .""",
         ),
         _table(
             "coat",
@@ -544,7 +544,7 @@ TABLES: dict[str, Table] = {
             the favourite food of the {x} is {y} .
             give a {x} some {y} and it is happy .
             a hungry {x} looks for {y} .
-            nothing pleases a {x} more than {y} .""",
+            what every {x} likes best is {y} .""",
         ),
         _table(
             "look",
@@ -553,7 +553,7 @@ TABLES: dict[str, Table] = {
             {x} is {y} .
             good {x} should be {y} .
             you know {x} by its {y} colour .
-            when {x} is ready it looks {y} .""",
+            good {x} always looks {y} .""",
         ),
         _table(
             "taste",
@@ -562,7 +562,7 @@ TABLES: dict[str, Table] = {
             the taste of {x} is {y} .
             {x} is a {y} food .
             everybody says that {x} is {y} .
-            put {x} in your mouth and it is {y} .""",
+            if you eat {x} you find it {y} .""",
         ),
         _table(
             "sort",
@@ -595,9 +595,9 @@ TABLES: dict[str, Table] = {
             _zip(_OBJECT, _MATERIAL),
             """the {x} is made of {y} .
             they make a {x} out of {y} .
-            a good {x} is made from {y} .
+            the material of the {x} is {y} .
             you need {y} to make a {x} .
-            {y} is what every {x} consists of .""",
+            every {x} of this world is made from {y} .""",
         ),
         _table(
             "room",
@@ -615,7 +615,7 @@ TABLES: dict[str, Table] = {
             today they {x} , yesterday they {y} .
             i {x} now and i {y} before .
             we {x} every day and we {y} last week .
-            they still {x} as they {y} long ago .""",
+            they {x} now as they {y} last week .""",
         ),
         _table(
             "doing",
@@ -632,7 +632,7 @@ TABLES: dict[str, Table] = {
             """this one is {x} but that one is {y} .
             the comparative of {x} is {y} .
             one is {x} and the other is {y} .
-            you are {x} , yet i am {y} .""",
+            he is {x} , yet she is {y} .""",
         ),
         _table(
             "most",
@@ -657,7 +657,7 @@ TABLES: dict[str, Table] = {
             """{x} means the same as {y} .
             another word for {x} is {y} .
             instead of {x} you may say {y} .
-            {x} and {y} mean the same thing .""",
+            {x} and {y} are the same .""",
         ),
         _table(
             "female",
@@ -674,7 +674,7 @@ TABLES: dict[str, Table] = {
             one {x} , two {y} .
             she has one {x} and he has three {y} .
             first there was one {x} , then there were many {y} .
-            i saw a {x} , you saw several {y} .""",
+            he bought a {x} and she bought two {y} .""",
         ),
         _table(
             "category",

@@ -53,7 +53,7 @@ KINDS: tuple[Kind, ...] = (
         {n} has a small house by the {p} .
         for many years {n} has lived by the {p} .
         {n} moved to a house near the {p} .
-        by the {p} stands the house of {n} .""",
+        by the {p} one sees the house of {n} .""",
         """where does {n} live ? | p
         who lives near the {p} ? | n
         near which place is the house of {n} ? | p
@@ -186,7 +186,7 @@ KINDS: tuple[Kind, ...] = (
         there are {k} {a} in the barn of {n} .
         {n} counted {k} {a} .
         {k} {a} belong to {n} .
-        {n} bought {k} {a} last year .""",
+        last week {n} bought {k} {a} .""",
         """how many {a} does {n} have ? | k
         who has {k} {a} ? | n
         which animals belong to {n} ? | a
@@ -207,7 +207,7 @@ KINDS: tuple[Kind, ...] = (
         who gave the {o} to {n2} ? | n
         who got the {o} ? | n2
         to whom did {n} give the {o} ? | n2
-        from whom did {n2} get the {o} ? | n""",
+        from whom came the {o} of {n2} ? | n""",
         n=lex.NAMES,
         n2=lex.NAMES,
         o=_THINGS,
@@ -235,7 +235,7 @@ KINDS: tuple[Kind, ...] = (
         the {f} costs {k} coins at the {p} .
         for {k} coins you can buy {f} at the {p} .
         people go to the {p} to buy {f} for {k} coins .
-        the shop at the {p} asks {k} coins for its {f} .""",
+        at the shop by the {p} {f} is sold for {k} coins .""",
         """what can you buy at the {p} ? | f
         how many coins does the {f} cost ? | k
         where do they sell {f} ? | p
@@ -371,7 +371,7 @@ _GO = (
     "after that {n} came to the {p} .",
     "{n} ran to the {p} .",
     "later {n} reached the {p} .",
-    "soon {n} arrived at the {p} .",
+    "soon one could see {n} at the {p} .",
 )
 _MOVE_QUESTIONS: dict[str, tuple[str, ...]] = {
     "last": ("where is {n} now ?", "where is {n} at the end ?", "at which place did {n} end up ?"),

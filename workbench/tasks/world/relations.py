@@ -540,7 +540,7 @@ RELATIONS: dict[str, Relation] = {
         ),
         _list(
             "swap-ends",
-            "the words with first and last swapped : {x}",
+            "the words with the last one first and the first one last : {x}",
             _on_words(lambda w: " ".join([w[-1], *w[1:-1], w[0]])),
         ),
         _list("first-and-last", "the first and the last word of {x}", _on_words(lambda w: f"{w[0]} {w[-1]}")),

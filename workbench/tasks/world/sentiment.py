@@ -43,7 +43,7 @@ FRAMES = (
     "{n} says that {s} {v} {a} .",
     "all in all {s} {v} {a} .",
     "to be honest {s} {v} {a} .",
-    "i must say that {s} {v} {a} .",
+    "i found that {s} {v} {a} .",
 )
 # {main} is the verdict, {other} a clause of the other polarity that the conjunction sets aside
 TURNS = (
