@@ -108,11 +108,11 @@ class Lines(Rows):
                     f"{path} is not UTF-8 but looks like UTF-16 or a binary file; save it as UTF-8"
                 )
             file.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
-            for offset, number, row in self.records(file, self.header(file)):
+            for count, (offset, number, row) in enumerate(self.records(file, self.header(file))):
                 if settle(self, row, check, on_bad, f"{path.name}, line {number}"):
                     self._offsets.append(offset)
                     self._numbers.append(number)
-                if not number % 1024:
+                if not count % 1024:
                     moved(offset)
 
     def header(self, file: BinaryIO) -> int:

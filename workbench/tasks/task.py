@@ -7,12 +7,13 @@ This module never parses a file (readers.py), never tokenises (encode.py) and ne
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 from workbench.errors import WorkbenchError, unknown
 
@@ -201,29 +202,40 @@ def _draw(indices: Sequence[int], n: int | None, seed: int) -> Sequence[int]:
 
 
 class WorldSource:
-    """A family of the small world: examples are generated when a split is first looked at, and kept."""
+    """A family of the small world: an example is generated when it is first looked at, and kept."""
 
     def __init__(self, name: str, sizes: Mapping[str, int], seed: int, options: Mapping[str, Any]):
         self.name, self.sizes, self.seed, self.options = name, dict(sizes), seed, dict(options)
         self.splits: tuple[str, ...] = SPLITS
-        self._made: dict[str, list[Example]] = {}
+        self._made: dict[tuple[str, int], Example] = {}
 
     def size(self, split: str) -> int:
+        """How many examples the split is taken to have; the generator has no end."""
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        if split not in self._made:
+        """The world's sample with this index; it does not depend on how many others there are."""
+        key = (split, index)
+        if key not in self._made:
             from workbench.tasks import world
 
-            made = world.samples(self.name, split, self.sizes[split], self.seed, **self.options)
-            self._made[split] = [
-                Example(s.prompt, joined(s.prompt, s.answer), (s.answer,), tuple(s.choices), s.fields)
-                for s in made
-            ]
-        return self._made[split][index]
+            made = world.sample(self.name, cast(world.Split, split), self.seed, index, **self.options)
+            answer = joined(made.prompt, made.answer)
+            self._made[key] = Example(made.prompt, answer, (made.answer,), made.choices, made.fields)
+        return self._made[key]
 
     def describe(self) -> dict[str, Any]:
+        """The seed and the family's options."""
         return {"source": "small world", "seed": self.seed, "options": self.options}
+
+
+def _check_options(family: Any, options: Mapping[str, Any]) -> None:
+    """Stops at an option that the family does not take; the generator's first two arguments are dice and split."""
+    known = list(inspect.signature(family.make).parameters.values())[2:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+        for option in options:
+            if option not in (names := [parameter.name for parameter in known]):
+                raise unknown(f"option of the task {family.name}", option, names)
 
 
 def list_tasks() -> list[str]:
@@ -281,6 +293,7 @@ def load_task(
             raise WorkbenchError(f"{name} is a family of the small world and takes no {' or '.join(used)}")
         if split not in SPLITS:
             raise unknown(f"split of {name}", split, SPLITS)
+        _check_options(families[name], options)
         metric = metric or families[name].metric
         sizes = WORLD_SIZES if n is None else {**WORLD_SIZES, split: n}
         source = WorldSource(name, sizes, seed, options)
