@@ -62,7 +62,10 @@ class Evaluate:
         run = Run(self.run_dir) if self.run_dir else None
         backbone, task = self.backbone.load(run), self.task.load(run)
         by_hand = default_hand_prompt(task) if self.hand_prompt is None else self.hand_prompt
-        ways: dict[str, tuple[Method | None, str | None]] = {"no prompt": (None, None), "by hand": (None, by_hand)}
+        ways: dict[str, tuple[Method | None, str | None]] = {
+            "no prompt": (None, None),
+            "by hand": (None, by_hand),
+        }
         if run is not None:
             ways["trained"] = (run.load_method(backbone), None)
         config = GenerateConfig(

@@ -35,13 +35,11 @@ def parse(kind: type[C], name: str, words: Sequence[str]) -> C:
     Wrong words leave with exit code 2 and what was wrong, --help with 0.
     """
     defaults = getattr(kind, "defaults", None)
-    return tyro.cli(  # type: ignore[return-value] - tyro's overloads lose the type with a default
-        kind,
-        prog=f"workbench {name}",
-        args=list(words),
-        default=defaults(words) if defaults else None,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    default: Any = defaults(words) if defaults else None
+    command: Any = tyro.cli(
+        kind, prog=f"workbench {name}", args=list(words), default=default, config=(tyro.conf.OmitArgPrefixes,)
     )
+    return command
 
 
 def value_of(words: Sequence[str], option: str) -> str | None:

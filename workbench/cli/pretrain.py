@@ -26,8 +26,6 @@ class Pretrain:
     config: PretrainConfig = field(default_factory=PretrainConfig)
     device: str = "auto"
     """auto takes a GPU where there is one."""
-    corpus: Path | None = None
-    """Where shards of text are kept, so that runs can share them; None: in the run's own folder."""
 
     @classmethod
     def defaults(cls, words: Sequence[str]) -> Pretrain:
@@ -37,7 +35,7 @@ class Pretrain:
 
     def run(self) -> int:
         """Trains to the end, or until Ctrl-C."""
-        steps = pretrain(self.config, self.folder, device=self.device, corpus=self.corpus)
+        steps = pretrain(self.config, self.folder, device=self.device)
         with Progress(self.config.steps) as progress:
             try:
                 for step in steps:

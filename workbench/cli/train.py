@@ -87,7 +87,7 @@ class Resume:
     """The directory of the run."""
     device: str = "auto"
     """Where it runs."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = True
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on."""
 
     def run(self) -> int:
