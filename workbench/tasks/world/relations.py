@@ -21,6 +21,7 @@ from random import Random
 from workbench.errors import WorkbenchError
 from workbench.tasks.world import facts
 from workbench.tasks.world.sample import Family, Sample, Split
+from workbench.tasks.world.shots import check_shots
 
 INSTRUCTIONS = (
     "give {what} .",
@@ -69,7 +70,9 @@ class Episode:
     draw: Draw
     choices: tuple[str, ...] = ()
     secret: bool = False
-    """True where nothing but the instruction or the examples could tell the answer."""
+    """True where only the instruction or the examples tell the labels: each is shown before one comes twice."""
+    recall: bool = False
+    """True where only they tell the answer itself: the case is shown among the examples."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def _make(
     rng: Random, split: Split, shots: int = 0, instruction: bool = True, *, relation: Relation
 ) -> Sample:
     """One sample: `shots` worked examples, with or without the instruction before them."""
+    check_shots(shots)
     if shots == 0 and not instruction:
         raise WorkbenchError(
             f"{relation.name} without an instruction needs worked examples: give shots=1 or more, or instruction=True"
@@ -101,7 +105,7 @@ def _make(
     if shots == 0 and rng.random() < 0.5:
         frame = rng.choice(TEST_QUESTIONS if held else QUESTIONS)
         prompt = facts.articles(frame.format(what=what.format(x=x))) + " answer :"
-        return Sample(prompt, y, episode.choices, {"input": x, "shots": 0})
+        return Sample(prompt, y, episode.choices, {"input": x, "shots": 0, "shown": ()})
     open_style, closed_style = rng.choice(STYLES)
     parts = []
     if instruction:
@@ -109,7 +113,7 @@ def _make(
         parts.append(facts.articles(frame.format(what=what.format(x=episode.generic))))
     shown: list[int] = []
     read = len(parts[0].split()) if parts else 0
-    for a, b in _examples(rng, episode, x, shots):
+    for a, b in _examples(rng, episode, (x, y), shots):
         part = closed_style.format(x=a, y=b)
         read += part.count(" ") + 1
         shown += range(read - 2 - b.count(" "), read - 1)
@@ -118,8 +122,9 @@ def _make(
     return Sample(" ".join(parts), y, episode.choices, {"input": x, "shots": shots, "shown": tuple(shown)})
 
 
-def _examples(rng: Random, episode: Episode, x: str, shots: int) -> list[Case]:
-    """`shots` cases of the train part other than `x`, all different where the family has so many."""
+def _examples(rng: Random, episode: Episode, asked: Case, shots: int) -> list[Case]:
+    """`shots` cases of the train part other than `asked`, all different where the family has so many."""
+    x = asked[0]
     seen, cases = {x}, []
     labels: set[str] = set()
     tries = 0
@@ -137,6 +142,8 @@ def _examples(rng: Random, episode: Episode, x: str, shots: int) -> list[Case]:
         seen.add(case[0])
         labels.add(case[1])
         cases.append(case)
+    if episode.recall and cases:
+        cases[rng.randrange(shots)] = asked
     return cases
 
 
@@ -383,7 +390,10 @@ def _code(rng: Random) -> Episode:
     pairs = tuple(zip(words[:4], words[4:], strict=True))
     spelt = " , ".join(f"{a} means {b}" for a, b in pairs)
     return Episode(
-        (f"the secret word : {spelt} : {{x}}",), "each word", lambda dice, split: dice.choice(pairs)
+        (f"the secret word : {spelt} : {{x}}",),
+        "each word",
+        lambda dice, split: dice.choice(pairs),
+        recall=True,
     )
 
 

@@ -10,7 +10,14 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from workbench.errors import WorkbenchError
 from workbench.tasks.world.sample import Sample, Split
+
+
+def check_shots(shots: int) -> None:
+    """Raises WorkbenchError unless `shots` is a whole number from 0 on."""
+    if not isinstance(shots, int) or isinstance(shots, bool) or shots < 0:
+        raise WorkbenchError(f"shots is the number of worked examples, 0 or more, not {shots!r}")
 
 
 def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
@@ -20,6 +27,7 @@ def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
     """
 
     def with_shots(rng: Random, split: Split, shots: int = 0, **options: Any) -> Sample:
+        check_shots(shots)
         examples = [make(rng, "train", **options) for _ in range(shots)]
         sample = make(rng, split, **options)
         if not shots:
