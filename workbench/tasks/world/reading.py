@@ -349,11 +349,8 @@ def _reading(rng: Random, split: Split) -> Sample:
     question, slot = rng.choice(known(kind.questions, split))
     sentences = passage(rng, split, fact, kind, others)
     answer = fact[slot]
-    needed = [value for name, value in fact.items() if "{" + name + "}" in question]
-    for at, sentence in enumerate(sentences):
-        words = sentence.split()
-        if answer in words and all(value in words for value in needed):
-            break
+    told = {answer, *(value for name, value in fact.items() if "{" + name + "}" in question)}
+    at = next(i for i, sentence in enumerate(sentences) if told <= set(sentence.split()))
     return sample(
         " ".join(sentences),
         facts.articles(question.format_map(fact)),

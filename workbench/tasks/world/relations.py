@@ -125,7 +125,8 @@ def _make(
 def _examples(rng: Random, episode: Episode, asked: Case, shots: int) -> list[Case]:
     """`shots` cases of the train part other than `asked`, all different where the family has so many."""
     x = asked[0]
-    seen, cases = {x}, []
+    seen = {x}
+    cases: list[Case] = []
     labels: set[str] = set()
     tries = 0
     while len(cases) < shots:

@@ -32,7 +32,8 @@ def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
         sample = make(rng, split, **options)
         if not shots:
             return sample
-        read, shown = 0, []
+        read = 0
+        shown: list[int] = []
         for example in examples:
             start = read + example.prompt.count(" ") + 1
             read = start + example.answer.count(" ") + 2
