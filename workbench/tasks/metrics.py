@@ -1,11 +1,12 @@
 """Metrics: small pure functions from (prediction, example) to a score in [0, 1], in one registry.
 
-Each names the source of its formula. Means over examples are taken by whoever evaluates; perplexity is not here,
-because it is a property of the model's loss (training/evaluate) and not of a written answer.
+Each names the source of its formula. Means over examples are taken by whoever evaluates; perplexity is computed there
+too (training/evaluate), because it is a property of the model's loss and not of a written answer.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
@@ -19,7 +20,7 @@ from workbench.tasks.task import Example
 
 @dataclass(frozen=True)
 class Metric:
-    """A named score. `score(prediction, example)` gives 0 to 1; higher is better."""
+    """A named score. `score(prediction, example)` gives 0 to 1, higher is better (but see `perplexity`)."""
 
     name: str
     score: Callable[[str, Example], float]
@@ -104,6 +105,14 @@ def clauses_met(prediction: str, example: Example) -> float:
     return sum(judged) / len(judged) if judged else 0.0
 
 
+def perplexity(prediction: str, example: Example) -> float:
+    """Not a score of a written answer, hence NaN for each; whoever evaluates takes exp of the mean answer-token loss.
+
+    Source: Jelinek et al. 1977; for tasks without a question, such as running text. Lower is better.
+    """
+    return math.nan
+
+
 def final_number(text: str) -> Decimal | None:
     """The number that a worked answer ends in (see `numeric_match`), or None.
 
@@ -145,5 +154,5 @@ _NUMBER = re.compile(
 
 METRICS: dict[str, Metric] = {
     f.__name__: Metric(f.__name__, f)
-    for f in (exact_match, string_match, token_f1, numeric_match, accuracy, clauses_met)
+    for f in (exact_match, string_match, token_f1, numeric_match, accuracy, clauses_met, perplexity)
 }

@@ -60,6 +60,7 @@ class SquadJson(Rows):
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         number, p, q = self._places[3 * index : 3 * index + 3]
+        self.unchanged(index)
         row = next(r for i, j, r in self._questions(self._article(number)) if (i, j) == (p, q))
         assert not isinstance(row, BadRow)  # it was good when the file was indexed
         return row
@@ -67,9 +68,6 @@ class SquadJson(Rows):
     def where(self, index: int) -> str:
         number, p, q = self._places[3 * index : 3 * index + 3]
         return f"{self.path.name}, article {number + 1}, paragraph {p + 1}, question {q + 1}"
-
-    def layout(self) -> bytes:
-        return self._spans.tobytes()
 
     def _read_article(self, number: int) -> Any:
         start, end = self._spans[2 * number : 2 * number + 2]

@@ -44,6 +44,15 @@ class Rows(ABC):
         self.path = path
         self.skipped = 0
         self.first_bad = ""
+        self._stamp = _stamp(path)
+
+    def unchanged(self, index: int) -> Path:
+        """The path, to read a row from; stops where the file was written to since its index was built."""
+        if _stamp(self.path) != self._stamp:
+            raise WorkbenchError(
+                f"{self.where(index)}: the file has changed since it was loaded; load it again"
+            )
+        return self.path
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -53,9 +62,18 @@ class Rows(ABC):
     def where(self, index: int) -> str:
         """File and line of a row."""
 
-    @abstractmethod
-    def layout(self) -> bytes:
-        """Bytes that differ where the number or the lengths of rows differ."""
+    def checksum(self) -> int:
+        """CRC-32 of the file's bytes."""
+        value = 0
+        with opened(self.path) as file:
+            while block := file.read(1 << 20):
+                value = zlib.crc32(block, value)
+        return value
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file; None where it is not one (a folder, a Hub name), or is gone."""
+    return (facts.st_size, facts.st_mtime_ns) if path.is_file() and (facts := path.stat()) else None
 
 
 def settle(rows: Rows, row: Mapping[str, Any] | BadRow, check: Check, on_bad: str, place: str) -> bool:
@@ -147,9 +165,6 @@ class Lines(Rows):
 
     def where(self, index: int) -> str:
         return f"{self.path.name}, line {self._numbers[index]}"
-
-    def layout(self) -> bytes:
-        return self._offsets.tobytes()
 
 
 class JsonLines(Lines):
@@ -327,9 +342,6 @@ class Parquet(Rows):
     def where(self, index: int) -> str:
         return f"{self.path.name}, row {self._numbers[index]}"
 
-    def layout(self) -> bytes:
-        return self._numbers.tobytes()
-
 
 class Saved(Rows):
     """One split of a 🤗 data set, with class labels as their names; the data set keeps its own file mapped."""
@@ -361,8 +373,9 @@ class Saved(Rows):
     def where(self, index: int) -> str:
         return f"{self.path.name}, row {self._numbers[index] + 1}"
 
-    def layout(self) -> bytes:
-        return self._numbers.tobytes()
+    def checksum(self) -> int:
+        """CRC-32 of the first and the last row; the files are 🤗 datasets' own."""
+        return zlib.crc32(repr((self[0], self[len(self) - 1])).encode())
 
 
 def _column(path: str, names: Iterable[str], where: Path) -> str:
@@ -440,8 +453,9 @@ class FileSource:
             raise WorkbenchError(f"{rows.where(row)} has changed since it was loaded: {bad}") from None
 
     def fingerprint(self) -> dict[str, str]:
-        """For each split the number of rows and a checksum of their layout in the file."""
-        return {s: f"{self.size(s)} {zlib.crc32(self.tables[s].layout()):08x}" for s in self.splits}
+        """For each split the number of rows and the checksum of the file that they come from."""
+        sums = {id(rows): f"{rows.checksum():08x}" for rows in self.tables.values()}
+        return {split: f"{self.size(split)} {sums[id(self.tables[split])]}" for split in self.splits}
 
     def describe(self) -> dict[str, Any]:
         """Where the rows come from, and what of them is read."""
