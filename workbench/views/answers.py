@@ -1,0 +1,199 @@
+"""The same questions answered without a prompt, with a hand-written one, and with the trained one. Asks no model."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.views.theme import INK, Theme, empty_note, template
+from workbench.views.view import View
+
+if TYPE_CHECKING:
+    from workbench.training.run import Run
+
+#: The file of a run's directory that holds the answers.
+FILE = "answers.json"
+
+#: The ways to ask, in the order of the columns, with the heading of each.
+WAYS = {"zero_shot": "no prompt", "hand_written": "hand-written prompt", "trained": "trained prompt"}
+
+STYLE = """
+.wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text); }
+.wb-answers table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+.wb-answers th, .wb-answers td { text-align: left; vertical-align: top; padding: 6px 10px 6px 0; background: none;
+  border: 0; border-bottom: 1px solid var(--wb-line); overflow-wrap: anywhere;
+  font: inherit; color: inherit; white-space: normal; }
+.wb-answers th { font-weight: 600; color: var(--wb-text); border-bottom: 2px solid var(--wb-line); }
+.wb-answers th b { font-size: 20px; font-variant-numeric: tabular-nums; }
+.wb-answers .wb-right::before { content: "✓ "; color: #009E73; font-weight: 700; }
+.wb-answers .wb-wrong::before { content: "✗ "; color: #D55E00; font-weight: 700; }
+.wb-answers .wb-part::before { content: "~ "; color: #E69F00; font-weight: 700; }
+.wb-answers .wb-gained { background: color-mix(in srgb, #009E73 12%, transparent); }
+.wb-answers .wb-lost { background: color-mix(in srgb, #D55E00 12%, transparent); }
+.wb-answers caption { text-align: left; caption-side: top; padding: 2px 0 8px; color: var(--wb-quiet); }
+.wb-answers h4 { margin: 14px 0 2px; font-size: 14px; font-weight: 600; }
+.wb-answers .wb-question { white-space: pre-wrap; }
+.wb-answers .wb-empty { padding: 26px 0; text-align: center; color: var(--wb-quiet); border: 1px dashed var(--wb-line);
+  border-radius: 6px; }
+"""
+
+
+class Answers(View):
+    """The answers that a run's directory holds, once its prompt has been trained and asked."""
+
+    def __init__(self, run: Run | None = None, theme: Theme = "light", rows: int = 12) -> None:
+        self.run, self.theme, self.rows = run, theme, rows
+
+    def read(self) -> dict[str, Any] | None:
+        """What `write_answers` wrote, or None while there is nothing."""
+        path = Path(self.run.path) / FILE if self.run else None
+        return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else None
+
+    def data(self) -> pd.DataFrame:
+        """One row a question: question, expected, and for each way of asking its answer and its score (0 to 1)."""
+        asked = self.read()
+        columns = ["question", "expected", *(c for way in WAYS for c in (way, f"{way}_score"))]
+        if asked is None:
+            return pd.DataFrame(columns=columns)
+        return pd.DataFrame(asked["rows"]).reindex(columns=[c for c in columns if c in asked["rows"][0]])
+
+    def figure(self) -> go.Figure:
+        """The table as a plotly figure, for .png and .svg; right answers in the text's colour, wrong ones pale."""
+        asked, ink = self.read(), INK[self.theme]
+        figure = go.Figure(
+            layout={"template": template(self.theme), "width": 900, "margin": {"l": 1, "r": 1, "b": 1}}
+        )
+        if asked is None:
+            figure.update_layout(annotations=[empty_note("No answers yet.", self.theme)], height=160)
+            figure.update_xaxes(visible=False).update_yaxes(visible=False)
+            return figure
+        table, ways = self.data().head(self.rows), list(asked["scores"])
+        heads = [f"{WAYS[w]}: {asked['scores'][w]:.0%}" for w in ways]
+        colours = [[ink["text"]] * len(table)] * 2
+        colours += [[ink["text"] if s >= 1 else ink["quiet"] for s in table[f"{w}_score"]] for w in ways]
+        marks = [
+            [f"{_mark(s)[1]} {a}" for a, s in zip(table[w], table[f"{w}_score"], strict=True)] for w in ways
+        ]
+        figure.add_table(
+            columnwidth=[3, 1.4, *[1.6] * len(ways)],
+            header={
+                "values": ["question", "expected", *heads],
+                "align": "left",
+                "fill": {"color": ink["grid"]},
+            },
+            cells={
+                "values": [table["question"], table["expected"], *marks],
+                "align": "left",
+                "fill": {"color": ink["paper"]},
+                "font": {"color": colours},
+                "height": 26,
+            },
+        )
+        figure.update_layout(title={"text": self.title(asked)}, height=120 + 30 * len(table))
+        return figure
+
+    @staticmethod
+    def title(asked: dict[str, Any]) -> str:
+        """What was asked, and of whom."""
+        return f"{asked['task']}: {asked['questions']} unseen questions, asked of {asked['backbone']}"
+
+    def widget(self) -> ipywidgets.HTML:
+        """The table as HTML that `update()` rewrites."""
+        if not hasattr(self, "_widget"):
+            self._widget = ipywidgets.HTML(self.table_html(), layout={"width": "100%"})
+        return self._widget
+
+    def update(self) -> None:
+        """Rewrites the widget's table from the run's directory."""
+        html = self.table_html()
+        if self.widget().value != html:
+            self.widget().value = html
+
+    def html(self) -> str:
+        """The table as a page of its own."""
+        ink = INK[self.theme]
+        return (
+            f"<!doctype html><meta charset='utf-8'><title>Answers</title><body style='max-width:900px;margin:24px auto;"
+            f"background:{ink['paper']}'>{self.table_html()}</body>"
+        )
+
+    def table_html(self) -> str:
+        """The first rows as an HTML table: ✓ right, ✗ wrong, ~ in part; a row is shaded where training changed it."""
+        asked, ink = self.read(), INK[self.theme]
+        colours = "; ".join(f"--wb-{name}: {ink[name]}" for name in ("text", "quiet", "line"))
+        if asked is None:
+            note = "Once the prompt is trained, the same questions are answered here with and without it."
+            body = f"<div class='wb-empty'>{note}</div>"
+        else:
+            body = self._rows_html(asked)
+        return f"<style>{STYLE}</style><div class='wb-answers' style='{colours}'>{body}</div>"
+
+    def _rows_html(self, asked: dict[str, Any]) -> str:
+        ways, rows = list(asked["scores"]), asked["rows"][: self.rows]
+        head = "<th style='width:34%'>question</th><th style='width:14%'>expected</th>"
+        for way in ways:
+            head += f"<th>{WAYS[way]}<br><b>{asked['scores'][way]:.0%}</b></th>"
+        lines = []
+        for row in rows:
+            change = row["trained_score"] - row["zero_shot_score"]
+            shade = "wb-gained" if change > 0 else "wb-lost" if change < 0 else ""
+            cells = f"<td class='wb-question'>{escape(_short(row['question']))}</td><td>{escape(row['expected'])}</td>"
+            for way in ways:
+                kind, _ = _mark(row[f"{way}_score"])
+                cells += f"<td class='{kind}'>{escape(_short(row[way], 120)) or '<i>nothing</i>'}</td>"
+            lines.append(f"<tr class='{shade}'>{cells}</tr>")
+        score = escape(asked["metric"].replace("_", " "))
+        caption = f"{escape(self.title(asked))}; the score is {score}. "
+        caption += f"The first {len(rows)} are shown, shaded where training changed the score."
+        if asked.get("hand_prompt"):
+            caption += f" Hand-written prompt: “{escape(_short(asked['hand_prompt'], 160))}”"
+        return (
+            f"<h4>What it learnt</h4><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(lines)}</tbody></table>"
+        )
+
+
+def write_answers(
+    run: Run, backbone: str, task: str, evaluations: dict[str, Any], hand_prompt: str | None, metric: str
+) -> Path:
+    """Puts several evaluations of the same questions side by side into the run's directory, whole or not at all.
+
+    `evaluations` goes from a way of asking (a key of WAYS) to what `wb.evaluate` gave for it.
+    """
+    rows = []
+    for index, first in enumerate(next(iter(evaluations.values())).rows):
+        row = {"question": first["question"], "expected": first["answer"]}
+        for way, evaluation in evaluations.items():
+            answered = evaluation.rows[index]
+            row |= {way: answered["prediction"].strip(), f"{way}_score": float(answered["score"])}
+        rows.append(row)
+    content = {
+        "backbone": backbone,
+        "task": task,
+        "metric": metric,
+        "questions": len(rows),
+        "hand_prompt": hand_prompt,
+        "scores": {way: float(evaluation.metrics[metric]) for way, evaluation in evaluations.items()},
+        "rows": rows,
+    }
+    path = Path(run.path) / FILE
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return part.replace(path)
+
+
+def _mark(score: float) -> tuple[str, str]:
+    if score >= 1:
+        return "wb-right", "✓"
+    return ("wb-part", "~") if score > 0 else ("wb-wrong", "✗")
+
+
+def _short(text: str, most: int = 240) -> str:
+    """The end of a long text: that is where the question stands."""
+    return text if len(text) <= most else "… " + text[-most:]

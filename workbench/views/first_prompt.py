@@ -1,0 +1,308 @@
+"""The panel of the first notebook: choose, train, watch, compare. It starts work and reads what the work wrote.
+
+The work is a thread (`views/work.py`) that writes a run's directory; a second thread here reads that directory
+five times a second and brings the widgets up to date. No callback does more than set a flag or start a thread,
+because in a notebook a callback waits for the running cell and the page waits for the callback. What the page
+shows therefore follows from the disk, so a reloaded page, or the cell run again, shows the same.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+
+from workbench.errors import WorkbenchError
+from workbench.views.answers import FILE as ANSWERS
+from workbench.views.answers import Answers
+from workbench.views.curves import Curves
+from workbench.views.form import Form
+from workbench.views.live import INTERVAL
+from workbench.views.movement import Movement
+from workbench.views.theme import BLUE, INK, Theme
+from workbench.views.work import FRAME, Moment, Settings, Work, moment, new_path, newest_path, settings_of
+
+if TYPE_CHECKING:
+    from workbench.training.run import Run
+
+#: Tasks of the small world that the form offers unless told otherwise.
+TASKS = ("find-person", "second-word", "smaller-number", "comparative", "female-of", "swap-ends")
+
+STYLE = """
+.wb-panel { max-width: 920px; padding: 4px 2px 10px; }
+.wb-panel .wb-form { column-gap: 14px; row-gap: 8px; }
+.wb-panel .wb-form > .jupyter-widgets { flex-direction: column; align-items: stretch; height: auto; margin: 0; }
+.wb-panel .wb-form .widget-label { text-align: left; font-size: 12px; color: var(--wb-quiet); line-height: 20px;
+  height: 20px; width: auto; }
+.wb-panel .wb-form select, .wb-panel .wb-form input { width: 100%; height: 30px; }
+.wb-panel .wb-buttons { column-gap: 8px; margin: 12px 0 2px; align-items: center; }
+.wb-panel .wb-buttons button { height: 32px; line-height: 32px; width: 104px; margin: 0; border-radius: 4px; }
+.wb-panel .wb-status { font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
+  font-variant-numeric: tabular-nums; }
+.wb-panel .wb-status small { color: var(--wb-quiet); font-size: 12px; }
+.wb-panel .wb-track { height: 4px; border-radius: 2px; background: var(--wb-line); margin: 8px 0 6px; }
+.wb-panel .wb-track > div { height: 4px; border-radius: 2px; background: #0072B2; transition: width .2s linear; }
+.wb-panel .wb-track.wb-paused > div { background: #E69F00; }
+.wb-panel .wb-track.wb-failed > div { background: #D55E00; }
+.wb-panel .wb-track.wb-finished > div { background: #009E73; }
+.wb-panel .wb-error { border-left: 3px solid #D55E00; padding: 6px 12px; margin: 8px 0; }
+.wb-panel .wb-error pre { font-size: 11px; line-height: 1.4; overflow-x: auto; color: var(--wb-quiet); }
+.wb-panel .wb-error summary { cursor: pointer; color: var(--wb-quiet); font-size: 12px; margin-top: 4px; }
+"""
+
+# The newest panel of each folder: a cell run again makes a new one, and the older must stop reading and drawing.
+_newest: dict[Path, FirstPrompt] = {}
+# The work of this process, by the directory that it writes; it outlives the panel that started it.
+_works: dict[Path, Work] = {}
+
+
+class FirstPrompt:
+    """A panel that trains a soft prompt and shows it: `FirstPrompt("runs/first_prompt")` as the last line of a cell.
+
+    folder: where runs are written; the newest run that lies there is shown at once.
+    backbones, tasks: what the form offers, names or paths; by default the bundled backbones, and some tasks of the
+    small world. settings: what the form starts with, the fields of `Settings`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path = "runs/first_prompt",
+        backbones: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        theme: Theme = "light",
+        **settings: Any,
+    ) -> None:
+        self.folder = Path(folder).resolve()
+        offered = {"backbone": tuple(backbones or _bundled()), "task": tuple(tasks or TASKS)}
+        self.form = Form(Settings(**{name: names[0] for name, names in offered.items()} | settings), offered)
+        self.curves, self.movement, self.answers = (
+            Curves(None, theme),
+            Movement(None, None, theme),
+            Answers(None, theme),
+        )
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._drawn: tuple[Any, ...] = ()
+        self._fault: Exception | None = None
+        self._build(INK[theme])
+        active = [path for path, work in _works.items() if work.is_alive() and path.parent == self.folder]
+        self.path = max(active, default=None) or newest_path(self.folder)
+        if (older := _newest.get(self.folder)) is not None:
+            older.close()
+        _newest[self.folder] = self
+        if self.work:
+            self.form.value = self.work.settings
+        elif run := self.run:
+            self.form.value = settings_of(run)
+        self.refresh()
+        threading.Thread(target=self._watch, name="first-prompt panel", daemon=True).start()
+
+    # What it shows
+
+    @property
+    def work(self) -> Work | None:
+        """The work on the run that is shown, where it was started in this process."""
+        return _works.get(self.path) if self.path else None
+
+    @property
+    def run(self) -> Run | None:
+        """The run that is shown, once its directory is there."""
+        from workbench.training.run import Run
+
+        return Run(self.path) if self.path and (self.path / "config.json").exists() else None
+
+    def widget(self) -> w.VBox:
+        """The panel itself."""
+        return self._box
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self._box._repr_mimebundle_(**options)
+
+    # What the buttons do: each returns at once
+
+    def train(self) -> None:
+        """Starts a new run with what the form says."""
+        settings = self.form.value
+        self._start(Work(settings, new_path(self.folder, settings)))
+
+    def pause(self) -> None:
+        """Holds the training; `resume` lets it go on."""
+        if self.work:
+            self.work.pause()
+
+    def resume(self) -> None:
+        """Goes on: with a paused training, or from the checkpoint of one that was stopped or interrupted."""
+        if self.work and self.work.is_alive():
+            self.work.resume()
+        elif run := self.run:
+            self._start(Work(settings_of(run), run.path))
+
+    def stop(self) -> None:
+        """Ends the training; the prompt as it is then is kept, and its answers are shown."""
+        if self.work:
+            self.work.stop()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """For scripts: waits for the work to end and brings the panel up to date; False when time ran out."""
+        if self.work:
+            self.work.join(seconds)
+        self.refresh()
+        return self.work is None or not self.work.is_alive()
+
+    def close(self) -> None:
+        """Stops reading and drawing; work that goes on, goes on."""
+        self._closed.set()
+        with self._lock:
+            for button in self._buttons:
+                button.disabled = True
+            self._status.value = (
+                "<div class='wb-status'><small>This panel has moved to a newer cell.</small></div>"
+            )
+
+    def _start(self, work: Work) -> None:
+        if self.work and self.work.is_alive():
+            raise WorkbenchError("a prompt is being trained here; stop it first")
+        self.path, self._fault = work.path, None
+        _works[work.path] = work
+        work.start()
+        self.refresh()
+
+    # How it is kept up to date
+
+    def _watch(self) -> None:
+        while not self._closed.wait(INTERVAL):
+            try:
+                self.refresh()
+            except Exception as error:  # said on the panel; the next look may go well
+                self._fault = error
+
+    def refresh(self) -> None:
+        """Brings every widget up to what the run's directory says now; cheap when nothing changed."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            run, work = self.run, self.work
+            now = moment(run, work) if self.path else None
+            self._show(now)
+            drawn = (self.path, now and now.step, len(run.snapshots()) if run else 0, *_present(self.path))
+            if drawn == self._drawn:
+                return
+            self.curves.run = self.answers.run = run
+            frame = self.path / FRAME if self.path else None
+            self.movement.show(run, frame if frame and frame.exists() else None)
+            for view in (self.curves, self.movement, self.answers):
+                view.update()
+            self._drawn = drawn
+
+    def _show(self, now: Moment | None) -> None:
+        stage = now.stage if now else None
+        active = stage in ("loading", "training", "paused", "answering")
+        undone = now is not None and now.step < now.steps
+        resumable = stage == "paused" or (stage in ("stopped", "interrupted") and undone)
+        self.form.set_disabled(active)
+        self._train.disabled = active
+        self._hold.disabled = not (stage == "training" or resumable)
+        self._hold.description, self._hold.icon = ("Resume", "play") if resumable else ("Pause", "pause")
+        self._end.disabled = not active
+        html = status_html(now, self.path) + (fault_html(str(self._fault), "") if self._fault else "")
+        if self._status.value != html:
+            self._status.value = html
+
+    # How it is put together
+
+    def _build(self, ink: dict[str, str]) -> None:
+        self._train = self._button("Train", "bolt", self.train, button_color=BLUE, text_color="white")
+        self._hold = self._button(
+            "Pause", "pause", lambda: self.resume() if self._resumes() else self.pause()
+        )
+        self._end = self._button("Stop", "stop", self.stop)
+        self._buttons = (self._train, self._hold, self._end)
+        self._status = w.HTML(layout={"width": "100%"})
+        colours = "; ".join(f"--wb-{name}: {ink[name]}" for name in ("text", "quiet", "line"))
+        style = w.HTML(f"<style>.wb-panel {{ {colours} }} {STYLE}</style>", layout={"display": "none"})
+        buttons = w.HBox(self._buttons).add_class("wb-buttons")
+        figures = w.HBox([self.curves.widget(), self.movement.widget()], layout={"flex_flow": "row wrap"})
+        parts = [style, self.form.box, buttons, self._status, figures, self.answers.widget()]
+        self._box = w.VBox(parts).add_class("wb-panel")
+
+    def _resumes(self) -> bool:
+        return bool(self._hold.description == "Resume")
+
+    def _button(self, text: str, icon: str, call: Callable[[], None], **style: str) -> w.Button:
+        def pressed(_: w.Button) -> None:
+            try:
+                call()
+            except Exception as error:
+                self._fault = error
+                self.refresh()
+
+        button = w.Button(description=text, icon=icon, style=style)
+        button.on_click(pressed)
+        return button
+
+
+def _present(path: Path | None) -> tuple[bool, ...]:
+    return tuple(bool(path and (path / name).exists()) for name in (FRAME, ANSWERS))
+
+
+def _bundled() -> Sequence[str]:
+    from workbench.data import BACKBONES
+
+    return sorted(path.parent.name for path in BACKBONES.glob("*/config.json"))
+
+
+def status_html(now: Moment | None, path: Path | None) -> str:
+    """The track of the progress, and one sentence on where things stand."""
+    if now is None:
+        return (
+            "<div class='wb-status'><div class='wb-track'></div>Choose what to train, and press Train.</div>"
+        )
+    done = now.step / now.steps if now.steps else 0.0
+    step = f"step {now.step:,} of {now.steps:,}"
+    loss = f" · loss {now.loss:.3f}" if now.loss is not None else ""
+    left = f" · about {seconds_text(now.seconds_left)} left" if now.seconds_left is not None else ""
+    text = {
+        "loading": f"Getting ready: {escape(now.note)} …",
+        "training": f"Training: {step}{loss}{left}",
+        "paused": f"Paused at {step}{loss}",
+        "answering": f"Trained, {step}{loss}. Now {escape(now.note)} …",
+        "finished": f"Finished: {step}{loss}",
+        "stopped": f"Stopped at {step}{loss}",
+        "interrupted": f"Interrupted at {step}: its kernel ended. Resume goes on from the last checkpoint.",
+        "failed": f"Failed at {step}",
+    }[now.stage]
+    where = (
+        f"<br><small>kept in {escape(_near(path))}</small>"
+        if path and now.stage in ("finished", "stopped")
+        else ""
+    )
+    track = f"<div class='wb-track wb-{now.stage}'><div style='width:{done:.1%}'></div></div>"
+    return f"<div class='wb-status'>{track}{text}{where}</div>" + (
+        fault_html(now.error, now.trace) if now.error else ""
+    )
+
+
+def fault_html(sentence: str, trace: str) -> str:
+    """What went wrong, in its sentence; the traceback is folded away below it."""
+    folded = (
+        f"<details><summary>Where it happened</summary><pre>{escape(trace)}</pre></details>" if trace else ""
+    )
+    return f"<div class='wb-error' role='alert'>{escape(sentence)}{folded}</div>"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time left as people say it: `8 s`, `2 min`, `1 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _near(path: Path) -> str:
+    """A path as seen from where the notebook runs, if that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
