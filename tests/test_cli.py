@@ -58,6 +58,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=2,
         pad_token_id=3,
         tie_word_embeddings=True,
+        initializer_range=0.3,  # large enough for a prompt to move the outputs
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
@@ -182,53 +183,16 @@ def test_own_data_with_a_template(backbone: Path, tmp_path: Path) -> None:
 def test_what_the_user_can_put_right_is_one_sentence_and_code_2(
     backbone: Path, trained: Path, tmp_path: Path
 ) -> None:
-    """No traceback, nothing overwritten, and the nearest known name."""
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"prompt": "a"}\n')
-    task = ["--backbone", backbone, "--task", "reading"]
+    """No traceback, nothing overwritten, nothing on stdout; more of these in workbench/tests/test_cli.py."""
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    task = ["--backbone", backbone, "--task", "reading"]
     for words, said in {
         ("trian",): "did you mean 'train'",
-        ("train", "--backbone", "tiny-lama", "--task", "reading", "--run", tmp_path / "x"): "tiny-lama",
-        (
-            "train",
-            "--backbone",
-            backbone,
-            "--task",
-            "redaing",
-            "--run",
-            tmp_path / "x",
-        ): "did you mean 'reading'",
-        ("train", "--backbone", backbone, "--task", bad, "--run", tmp_path / "x"): "bad.jsonl",
         ("train", *task, "--prior", "isotropc", "--run", tmp_path / "x"): "did you mean 'isotropic'",
         ("train", *task, "--run", trained): "already holds a run",
-        ("train", *task, "--steps", 0, "--run", tmp_path / "x"): "at least 1",
-        ("train", "--resume", "--run", tmp_path / "x"): "holds no run",
-        ("evaluate", "--run", tmp_path / "x"): "holds no run",
-        ("evaluate", "--backbone", backbone): "--task",
-        ("generate", "hello", "--run", tmp_path / "x"): "holds no run",
-        ("runs", tmp_path / "nowhere"): "no runs",
     }.items():
         done = workbench(*words, code=2)
-        assert said in done.stderr, (words, done.stderr)
-        assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        assert said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
         assert not done.stdout
     assert not (tmp_path / "x").exists()
     assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-
-
-def test_wrong_usage_is_code_2_and_names_the_option(tmp_path: Path) -> None:
-    """An unknown option, a missing one, and a value of the wrong type."""
-    assert "--stesp" in workbench("train", "--stesp", 3, code=2).stderr
-    assert "--backbone" in workbench("train", "--task", "reading", "--run", tmp_path / "x", code=2).stderr
-    workbench("generate", "hello", "--max-new-tokens", "many", code=2)
-
-
-def test_help_says_what_there_is() -> None:
-    """The overview names every command, and each command's help names its options."""
-    overview = workbench("--help").stdout
-    commands = ["train", "evaluate", "generate", "backbones", "tasks", "runs", "pretrain"]
-    assert all(f"  {command} " in overview for command in commands)
-    assert "--learning-rate" in workbench("train", "--help").stdout
-    assert "--architecture" in workbench("pretrain", "--help").stdout
-    assert workbench(code=2).stdout == overview

@@ -60,7 +60,7 @@ class Evaluate:
         from workbench.training.run import Run
 
         run = Run(self.run_dir) if self.run_dir else None
-        backbone, task = self.backbone.load(run), self.task.load(run)
+        task, backbone = self.task.load(run), self.backbone.load(run)
         by_hand = default_hand_prompt(task) if self.hand_prompt is None else self.hand_prompt
         ways: dict[str, tuple[Method | None, str | None]] = {
             "no prompt": (None, None),

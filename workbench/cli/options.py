@@ -79,8 +79,11 @@ class BackboneOptions:
 
     def load(self, run: Run | None = None) -> Backbone:
         """The frozen model; the run's own where none is named."""
+        from transformers.utils import logging
+
         from workbench.backbones.backbone import load_backbone
 
+        logging.disable_progress_bar()  # stderr has one bar, the command's own
         name = self.backbone or (run.config["backbone"]["name"] if run else None)
         if name is None:
             raise WorkbenchError("no backbone is named; give --backbone, such as tiny-llama, or --run")

@@ -73,7 +73,7 @@ class Train:
         """Trains to the end, or until Ctrl-C."""
         from workbench.training.fit import fit
 
-        backbone, task = self.backbone.load(), self.task.load()
+        task, backbone = self.task.load(), self.backbone.load()
         method = self.prompt.make(backbone)
         steps = fit(backbone, method, task, self.fit, run_dir=self.run_dir, resume=self.resume)
         return follow(steps, self.fit.steps, self.run_dir)
