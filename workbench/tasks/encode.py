@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 from workbench.errors import WorkbenchError, unknown
 from workbench.tasks.task import Example
@@ -123,7 +124,7 @@ def encode_question(
 
 def bos_ids(tokenizer: Any) -> list[int]:
     """The special tokens that the tokenizer itself puts before a text: [BOS] for most, [] for many."""
-    with_special, plain = tokenizer("a")["input_ids"], _ids(tokenizer, "a")
+    with_special, plain = _fixed_ids(tokenizer, "a", special=True), _fixed_ids(tokenizer, "a")
     for start in range(len(with_special) - len(plain) + 1):
         if plain and with_special[start : start + len(plain)] == plain:
             return list(with_special[:start])
@@ -140,7 +141,7 @@ def continuation_ids(tokenizer: Any, text: str) -> list[int]:
         return []
     readable: list[int] | None = None
     for anchor in _ANCHORS:
-        before, whole = _ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
+        before, whole = _fixed_ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
         rest = whole[len(before) :]
         if not rest or whole[: len(before)] != before:
             continue
@@ -159,6 +160,23 @@ _VERBATIM = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False
 def _ids(tokenizer: Any, text: str) -> list[int]:
     # verbose=False: a text longer than the model is cut here, so transformers' warning would be wrong
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+
+_FIXED: WeakKeyDictionary[Any, dict[Any, list[int]]] = WeakKeyDictionary()
+
+
+def _fixed_ids(tokenizer: Any, text: str, special: bool = False) -> list[int]:
+    """The ids of one of this module's own texts, kept for each tokenizer: half the time of a short example."""
+    known = _FIXED.setdefault(tokenizer, {})
+    key = (
+        text,
+        special,
+        tokenizer.bos_token_id,
+        getattr(tokenizer, "add_bos_token", None),
+    )  # may be set at any time
+    if key not in known:
+        known[key] = list(tokenizer(text)["input_ids"]) if special else _ids(tokenizer, text)
+    return known[key]
 
 
 @dataclass(frozen=True)

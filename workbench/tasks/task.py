@@ -115,6 +115,8 @@ class Task(Sequence[Example]):
             seed,
         )
         self._config = dict(config)
+        if n is not None and n < 0:
+            raise WorkbenchError(f"n is {n}; a number of examples is zero or more")
         if n is not None and n > source.size(split):
             raise WorkbenchError(
                 f"{name} has {source.size(split)} examples in its split {split!r}, fewer than the {n} asked for; "
