@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,13 +41,13 @@ class Frame:
 
     def place(self, vectors: ArrayLike) -> NDArray[np.float32]:
         """(…, d) vectors to (…, 2) coordinates in the plane."""
-        return (np.asarray(vectors, np.float32) - self.mean) @ self.axes.T
+        return np.asarray((np.asarray(vectors, np.float32) - self.mean) @ self.axes.T, np.float32)
 
     def distance(self, vectors: ArrayLike) -> NDArray[np.float32]:
         """(…, d) vectors to (…,) how far each lies off the plane, in the embeddings' own unit."""
         centred = np.asarray(vectors, np.float32) - self.mean
         inside = (centred @ self.axes.T) @ self.axes
-        return np.linalg.norm(centred - inside, axis=-1)
+        return np.asarray(np.linalg.norm(centred - inside, axis=-1), np.float32)
 
     def share_seen(self, before: ArrayLike, after: ArrayLike) -> float:
         """The share of a movement (squared length, summed over vectors) that the plane shows; 1.0 for none."""
@@ -68,7 +69,7 @@ class Frame:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = np.frombuffer("\n".join(w.replace("\n", "⏎") for w in self.words).encode(), np.uint8)
-        tensors = {"mean": self.mean, "axes": self.axes, "explained": self.explained}
+        tensors: dict[str, NDArray[Any]] = {"mean": self.mean, "axes": self.axes, "explained": self.explained}
         tensors |= {"vocabulary": self.vocabulary, "words": text, "total": np.array([self.total])}
         part = path.with_suffix(".part")
         save_file(tensors, part, metadata={"version": str(VERSION)})

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 import ipywidgets as w
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 class Form(Generic[T]):
@@ -21,7 +24,7 @@ class Form(Generic[T]):
         self._start = value
         types = get_type_hints(type(value))
         self.controls: dict[str, w.Widget] = {}
-        for field in fields(value):  # type: ignore[arg-type] - T is a dataclass
+        for field in fields(value):
             options = {"choices": choices[field.name]} if choices and field.name in choices else {}
             control = _control(types[field.name], getattr(value, field.name), {**field.metadata, **options})
             control.description = field.metadata.get("label", field.name.replace("_", " "))
@@ -35,12 +38,15 @@ class Form(Generic[T]):
     def value(self) -> T:
         """A new instance with what the controls show; the dataclass's own checks run."""
         shown = {name: control.value for name, control in self.controls.items()}
-        return replace(self._start, **shown)  # type: ignore[type-var]
+        return replace(self._start, **shown)
 
     @value.setter
     def value(self, new: T) -> None:
         for name, control in self.controls.items():
-            control.value = getattr(new, name)
+            value = getattr(new, name)
+            if isinstance(control, w.Dropdown) and value not in control.options:
+                control.options = (value, *control.options)
+            control.value = value
 
     def set_disabled(self, disabled: bool) -> None:
         """Greys every control out, or gives it back."""

@@ -1,0 +1,340 @@
+"""Views without a browser: what they show follows from the run's directory, and a live figure loses nothing.
+
+Every test trains nothing; the directories are written by the same class that training writes them with.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from workbench.analysis.frame import Frame, fit_frame
+from workbench.errors import WorkbenchError
+from workbench.training.run import Run
+from workbench.views import Answers, Curves, LiveFigure, Movement
+from workbench.views.answers import write_answers
+from workbench.views.first_prompt import fault_html, seconds_text, status_html
+from workbench.views.form import Form
+from workbench.views.live import INTERVAL
+from workbench.views.work import Moment, Settings, Work, moment, new_path, newest_path, settings_of
+
+WIDTH, WORDS, TOKENS = 12, 60, 4
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run of 40 steps with a look at validation each tenth and a snapshot each twentieth."""
+    config = {
+        "backbone": {"name": "tiny-llama"},
+        "task": {"task": "find-person"},
+        "method": {"kind": "soft-prompt", "config": {"tokens": TOKENS}},
+        "fit": {"steps": 80, "learning_rate": 0.05},
+    }
+    made = Run.create(tmp_path / "0001-tiny-llama-find-person", config)
+    dice = np.random.default_rng(0)
+    start = dice.normal(size=(TOKENS, WIDTH)).astype(np.float32)
+    for step in range(1, 41):
+        line = {"step": step, "loss": 3.0 / step, "tokens": 20, "seconds": 0.5, "learning_rate": 0.05}
+        if step % 10 == 0:
+            line["validation"] = {"loss": 1.0, "accuracy": step / 100}
+        made.append_metrics(line)
+    for step in (0, 20, 40):
+        made.write_snapshot(step, {"embeddings": torch.tensor(start + step / 40)})
+    made.write_status(state="running", step=40, steps=80)
+    return made
+
+
+@pytest.fixture
+def frame() -> Frame:
+    dice = np.random.default_rng(1)
+    vocabulary = dice.normal(size=(WORDS, WIDTH)) * np.linspace(3, 0.1, WIDTH)
+    return fit_frame(vocabulary, tuple(f"word{i}" for i in range(WORDS)), dice.normal(size=(TOKENS, WIDTH)))
+
+
+def shown(figure: go.FigureWidget) -> int:
+    """Points in the state that a page gets when it asks for the widget."""
+    return len(figure.get_state()["_widget_data"][0]["x"])
+
+
+def line(points: int) -> go.Figure:
+    return go.Figure(
+        go.Scatter(x=np.arange(points), y=np.arange(points) * 2.0), layout={"title": {"text": f"{points}"}}
+    )
+
+
+# The live figure
+
+
+def test_a_reloaded_page_gets_the_newest_figure_not_the_first() -> None:
+    """Protects the page reload: the state that a page asks for holds what was drawn last."""
+    live = LiveFigure(line(1))
+    live.draw(line(50))
+    live.flush()
+    assert shown(live) == 50
+    assert live.get_state()["_widget_layout"]["title"]["text"] == "50"
+
+
+def test_a_bare_figure_widget_would_show_its_first_figure() -> None:
+    """The fault that LiveFigure is for is still there; when plotly mends it, this fails and the wrapper may shrink."""
+    bare = go.FigureWidget(line(1))
+    with bare.batch_update():
+        bare.data[0].x = bare.data[0].y = np.arange(50)
+    assert shown(bare) == 1
+
+
+def test_no_drawing_is_lost_between_threads_and_few_are_sent() -> None:
+    """Protects the lock and the limit: four threads draw 400 figures; the last one shows, at five a second."""
+    live = LiveFigure(line(1))
+    sent = []
+    live.observe(lambda change: sent.append(change["new"]), names="_py2js_update")
+    faults, begun = [], time.monotonic()
+
+    def work(first: int) -> None:
+        try:
+            for points in range(first, first + 100):
+                live.draw(line(points))
+                live.set_state({"_js2py_traceDeltas": None})
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(100 * i + 2,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    live.draw(line(777))
+    time.sleep(INTERVAL * 2)
+    seconds = time.monotonic() - begun
+    assert not faults
+    assert len(live.data[0].x) == 777, "the newest figure was not drawn"
+    assert (
+        len(live.get_state()["_widget_data"][0]["x"]["buffer"]) if isinstance(live.data[0].x, dict) else True
+    )
+    drawn = sum(message is not None for message in sent)
+    assert 1 <= drawn <= seconds / INTERVAL + 2, f"{drawn} drawings in {seconds:.1f} s"
+
+
+def test_what_a_drawing_leaves_out_disappears() -> None:
+    """Protects the empty state: its note must go when data comes."""
+    empty = line(0).update_layout(annotations=[{"text": "nothing yet"}])
+    live = LiveFigure(empty)
+    live.draw(line(3))
+    live.flush()
+    assert not live.layout.annotations
+    assert not live.get_state()["_widget_layout"].get("annotations")
+
+
+def test_a_live_figure_refuses_other_traces() -> None:
+    live = LiveFigure(line(2))
+    with pytest.raises(ValueError, match="keeps its traces"):
+        live.draw(go.Figure(go.Bar(x=[1], y=[1])))
+
+
+# The frame
+
+
+def test_the_frame_keeps_distances_within_its_plane_and_says_what_is_off_it(frame: Frame) -> None:
+    """Protects `place` and `distance`: together they give back the whole distance from the mean (Pythagoras)."""
+    points = np.random.default_rng(2).normal(size=(7, WIDTH)).astype(np.float32)
+    whole = np.linalg.norm(points - frame.mean, axis=1)
+    parts = np.hypot(np.linalg.norm(frame.place(points), axis=1), frame.distance(points))
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    assert frame.share_seen(points, points + frame.axes[0]) == pytest.approx(1, abs=1e-5)
+    off = np.linalg.svd(frame.axes)[2][-1]  # at a right angle to both axes
+    assert frame.share_seen(points, points + off) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_frame_does_not_move_with_the_points_and_is_the_same_again(frame: Frame, tmp_path: Path) -> None:
+    """Protects the reading of a path: the same vector is at the same place before and after a save."""
+    frame.save(tmp_path / "frame.safetensors")
+    again = Frame.load(tmp_path / "frame.safetensors")
+    points = np.random.default_rng(3).normal(size=(3, WIDTH))
+    np.testing.assert_array_equal(frame.place(points), again.place(points))
+    assert again.words == frame.words and again.total == frame.total
+
+
+def test_a_damaged_frame_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "frame.safetensors").write_bytes(b"not a frame")
+    with pytest.raises(WorkbenchError, match="not a readable frame"):
+        Frame.load(tmp_path / "frame.safetensors")
+
+
+def test_a_huge_vocabulary_is_thinned_and_the_figure_says_so(run: Run) -> None:
+    vocabulary = np.random.default_rng(4).normal(size=(500, WIDTH))
+    frame = fit_frame(vocabulary, tuple(f"w{i}" for i in range(500)), vocabulary[:3], keep=100)
+    assert len(frame.words) == 100 and frame.total == 500
+    assert all(
+        np.allclose(vocabulary[int(w[1:])], v) for w, v in zip(frame.words, frame.vocabulary, strict=True)
+    )
+    assert "100 of 500 words" in Movement(run, frame).figure().layout.title.subtitle.text
+
+
+# The views
+
+
+def test_curves_show_every_step_and_every_look(run: Run) -> None:
+    table = Curves(run).data()
+    assert list(table["step"]) == list(range(1, 41))
+    assert table["validation accuracy"].dropna().tolist() == [0.1, 0.2, 0.3, 0.4]
+    figure = Curves(run).figure()
+    assert [len(trace.x) for trace in figure.data] == [40, 40, 4]
+    assert list(figure.data[2].y) == [10, 20, 30, 40]
+
+
+def test_movement_shows_each_vector_from_its_start_to_now(run: Run, frame: Frame) -> None:
+    view = Movement(run, frame)
+    table = view.data()
+    assert len(table) == 3 * TOKENS
+    last = table[table["step"] == 40]
+    assert np.allclose(last["moved"], np.sqrt(WIDTH), atol=1e-4)  # every entry moved by one
+    words, _, trail, start, now = view.figure().data
+    assert len(words.x) == WORDS and len(start.x) == len(now.x) == TOKENS
+    assert len(trail.x) == TOKENS * (3 + 1), "three points and a gap a vector"
+    np.testing.assert_allclose(now.x, last["x"])
+
+
+def test_new_snapshots_are_seen_and_old_ones_not_read_again(run: Run, frame: Frame) -> None:
+    view = Movement(run, frame)
+    view.data()
+    (run.path / "snapshots/step-00000020.safetensors").write_bytes(b"")  # would fail if it were read again
+    run.write_snapshot(60, {"embeddings": torch.zeros(TOKENS, WIDTH)})
+    assert sorted(set(view.data()["step"])) == [0, 20, 40, 60]
+
+
+def evaluations() -> dict[str, SimpleNamespace]:
+    def one(predictions: list[str]) -> SimpleNamespace:
+        scores = [float(p == a) for p, a in zip(predictions, ["oslo", "<paris>"], strict=True)]
+        rows = [
+            {"question": q, "answer": a, "prediction": p, "score": s}
+            for q, a, p, s in zip(
+                ["norway ->", "france ->"], ["oslo", "<paris>"], predictions, scores, strict=True
+            )
+        ]
+        return SimpleNamespace(metrics={"exact_match": sum(scores) / 2}, rows=rows)
+
+    return {
+        "zero_shot": one(["the", "the"]),
+        "hand_written": one(["oslo", "a"]),
+        "trained": one(["oslo", "<paris>"]),
+    }
+
+
+def test_answers_stand_side_by_side_and_the_changed_ones_are_marked(run: Run) -> None:
+    write_answers(run, "tiny-llama", "capital-of", evaluations(), "spain -> madrid", "exact_match")
+    view = Answers(run)
+    assert view.data()["trained"].tolist() == ["oslo", "<paris>"]
+    assert view.data()["hand_written_score"].tolist() == [1, 0]
+    html = view.table_html()
+    assert html.count("wb-gained'") == 2 and "&lt;paris&gt;" in html and "<paris>" not in html
+    assert ">100%<" in html and ">50%<" in html and ">0%<" in html
+    assert view.figure().data[0].cells.values[4] == ["✓ oslo", "✓ <paris>"]
+
+
+def test_every_view_has_an_empty_state_a_table_and_a_page(run: Run, frame: Frame, tmp_path: Path) -> None:
+    write_answers(run, "tiny-llama", "capital-of", evaluations(), None, "exact_match")
+    for full, empty in (
+        (Curves(run, "dark"), Curves(None)),
+        (Movement(run, frame, "dark"), Movement()),
+        (Answers(run, "dark"), Answers()),
+    ):
+        assert len(full.data()) and not len(empty.data())
+        assert set(empty.data().columns) <= set(full.data().columns)
+        assert empty.figure().layout.annotations and not full.figure().layout.annotations
+        name = type(full).__name__
+        table = pd.read_csv(full.save(tmp_path / f"{name}.csv"))
+        assert len(table) == len(full.data())
+        assert "<" in full.save(tmp_path / f"{name}.html").read_text()
+
+
+def test_saving_under_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkbenchError, match=r"end it in \.html"):
+        Curves().save(tmp_path / "curves.pdf")
+
+
+def test_a_live_view_follows_its_run(run: Run) -> None:
+    """Protects the polling: what is appended to the run is on the widget after `update`."""
+    view = Curves(run)
+    view.widget()
+    run.append_metrics({"step": 41, "loss": 0.5, "seconds": 0.5})
+    view.update()
+    view.widget().flush()
+    assert len(view.widget().data[0].x) == 41
+
+
+# The form
+
+
+@dataclass(frozen=True)
+class Example:
+    name: str = field(default="b", metadata={"choices": ("a", "b"), "label": "Name"})
+    count: int = field(default=3, metadata={"min": 1, "max": 5})
+    rate: float = 0.1
+    on: bool = True
+    text: str = "x"
+
+
+def test_a_form_gives_back_what_it_shows() -> None:
+    form = Form(Example(), {"name": ("a", "b", "c")})
+    assert form.value == Example()
+    form.controls["name"].value, form.controls["count"].value = "c", 99
+    assert form.value == Example(name="c", count=5), "a number beyond its bound goes to the bound"
+    form.value = Example(name="elsewhere", rate=0.5)
+    assert form.value == Example(name="elsewhere", rate=0.5), "a value that was not offered is offered now"
+
+
+# Where a piece of work stands
+
+
+def test_a_run_whose_kernel_ended_can_be_told_from_one_that_trains(run: Run) -> None:
+    """Protects the panel after a restart: a directory that says `running` with no thread behind it is interrupted."""
+    assert moment(run, None) == Moment("interrupted", 40, 80, 0.075)
+    work = Work(Settings(task="find-person", steps=80), run.path)
+    work.stage, work.job = "training", SimpleNamespace(state="running")
+    now = moment(run, work)
+    assert now.stage == "training" and now.seconds_left == pytest.approx(20)
+    work.job.state = "paused"
+    assert moment(run, work).stage == "paused"
+    run.write_status(state="failed", step=40, steps=80, error="the loss became nan at step 41")
+    assert moment(run, None).error == "the loss became nan at step 41"
+
+
+def test_settings_and_the_newest_run_are_found_again(run: Run) -> None:
+    settings = settings_of(run)
+    assert settings == Settings("tiny-llama", "find-person", TOKENS, 0.05, 80)
+    assert newest_path(run.path.parent) == run.path
+    assert new_path(run.path.parent, settings).name == "0002-tiny-llama-find-person"
+    assert new_path(
+        run.path.parent, Settings(backbone="org/a.b", task="/data/my rows.jsonl")
+    ).name.startswith("0002-a")
+    assert newest_path(run.path.parent / "none") is None
+
+
+def test_a_failure_is_one_sentence_with_the_traceback_folded_away() -> None:
+    html = fault_html("no task is called 'x<y'", "Traceback …")
+    assert "x&lt;y" in html and html.index("<details>") > html.index("no task") and "open" not in html
+    assert "wb-error" in status_html(Moment("failed", error="it broke"), None)
+
+
+def test_every_stage_has_its_sentence() -> None:
+    stages = ("loading", "training", "paused", "answering", "finished", "stopped", "interrupted", "failed")
+    sentences = {
+        stage: status_html(Moment(stage, 3, 9, 0.5, 75.0, "reading"), Path("runs/x")) for stage in stages
+    }
+    assert len(set(sentences.values())) == len(stages)
+    assert "about 75 s left" in sentences["training"]
+    assert [seconds_text(s) for s in (8, 150, 4200 + 3600)] == ["8 s", "2 min", "2 h 10 min"]
+
+
+def test_the_answers_file_is_json_that_others_can_read(run: Run) -> None:
+    path = write_answers(run, "tiny-llama", "capital-of", evaluations(), "p", "exact_match")
+    assert json.loads(path.read_text())["scores"] == {"zero_shot": 0.0, "hand_written": 0.5, "trained": 1.0}
