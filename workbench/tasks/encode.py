@@ -140,7 +140,7 @@ def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     if not text:
         return []
     readable: list[int] | None = None
-    for anchor in _ANCHORS:
+    for anchor in _BEFORE_SPACE if text[0].isspace() else _BEFORE_WORD:
         before, whole = _fixed_ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
         rest = whole[len(before) :]
         if not rest or whole[: len(before)] != before:
@@ -151,9 +151,9 @@ def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     return readable or _ids(tokenizer, text)
 
 
-# Characters that merge with few neighbours. A newline first: no word, number or sign joins it, and a space after it
-# stays with its word; the others are for texts that begin with a newline.
-_ANCHORS = ("\n", "a", "1", ".")
+# What the text is put after, best first. White space clings to white space and letters to letters: a text that begins
+# with a space goes after a letter (some tokenizers make one piece of "\n "), any other after a newline.
+_BEFORE_SPACE, _BEFORE_WORD = ("a", "1", ".", "\n"), ("\n", "1", ".", "a")
 _VERBATIM = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from workbench.backbones.tokenizer import train_tokenizer
 from workbench.errors import WorkbenchError
 from workbench.tasks.encode import MARKER, TextConfig, bos_ids, continuation_ids, encode, encode_question
 from workbench.tasks.task import Example
@@ -28,6 +29,8 @@ CHATML = (
 def tokenizer(kind: str, bos: bool = False) -> PreTrainedTokenizerFast:
     """A real tokenizer, trained here: bytes (GPT-2), unigram (T5, Gemma), llama (prepended ▁, byte fallback) or
     wordpiece (BERT, lower-casing)."""
+    if kind == "world":  # the bundled backbones' own: bytes, BOS always
+        return train_tokenizer(CORPUS, 400)
     special = ["<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>"]
     if kind == "bytes":
         t = Tokenizer(models.BPE())
@@ -93,8 +96,11 @@ def test_the_answer_reads_back_and_the_question_does_not_know_it(kind, bos, ques
 @given(st.text(min_size=1, max_size=20), st.sampled_from(["", " ", "\n", "  "]))
 def test_any_text_reads_back_exactly_with_a_byte_level_tokenizer(answer, space):
     """Exactly, white space and all characters included: no anchor eats or adds a byte."""
-    t = tokenizer("bytes")
-    assert t.decode(continuation_ids(t, space + answer), clean_up_tokenization_spaces=False) == space + answer
+    for t in (tokenizer("bytes"), tokenizer("world")):
+        assert (
+            t.decode(continuation_ids(t, space + answer), clean_up_tokenization_spaces=False)
+            == space + answer
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,6 +117,14 @@ def test_the_answer_is_tokenised_as_the_middle_of_a_text(kind):
         assert "".join(piece.removeprefix("##") for piece in pieces) == word, (
             "no space of its own after a newline"
         )
+
+
+def test_the_bundled_backbones_tokenizer_reads_answers_as_words():
+    """An answer of one word is one token, as in the running text that it was trained on; every text opens with BOS."""
+    t = tokenizer("world")
+    e = encode(Example("the red fox ran to", " rome"), t)
+    assert list(e.ids) == [*t("the red fox ran to rome")["input_ids"], t.eos_token_id]
+    assert e.ids[0] == t.bos_token_id and len(e.ids) - e.answer_start == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
