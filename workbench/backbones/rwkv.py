@@ -16,6 +16,7 @@ pad into a state.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -145,7 +146,7 @@ def wkv(
 
     Also takes `state=None` (empty) and `mask` (B, T), False where a token is a pad: the state passes over it. A pad's
     own output is finite and means nothing. Computes in float32 (float64 if given), whatever autocast says, and
-    returns means in k's dtype.
+    returns means in k's dtype. On CUDA it is one Triton kernel, where triton is installed.
     """
     kind = torch.promote_types(k.dtype, torch.float32)
     if state is None:
@@ -153,7 +154,10 @@ def wkv(
         state = (empty, empty, empty + EMPTY)
     if mask is not None:
         mask = mask.bool()
-    out, a, b, m = _Wkv.apply(*(tensor.to(kind) for tensor in (w, u, k, v, *state)), mask)
+    cell: Any = _Wkv
+    if k.is_cuda and find_spec("triton") is not None:
+        from workbench.backbones.rwkv_triton import TritonWkv as cell
+    out, a, b, m = cell.apply(*(tensor.to(kind) for tensor in (w, u, k, v, *state)), mask)
     return out.to(k.dtype), (a, b, m)
 
 
