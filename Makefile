@@ -10,6 +10,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
+need-python = test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with its venv module was found (on Debian:" \
+  "apt install python3-venv); name one with \`make … PYTHON=/path/to/python\`." >&2; exit 1; }
 BIN := .venv/bin
 # Further words for the command behind a target: `make lab ARGS=--no-browser`, `make test ARGS="-k rwkv -x"`.
 ARGS ?=
@@ -35,7 +37,8 @@ lint: .venv/.installed-lint  ## format, rules, types
 bench: .venv/.installed-test  ## ours beside the peer's; some rows only: ARGS="'rwkv recurrence'"
 	$(BIN)/python -m workbench.bench $(ARGS)
 
-lock: needs-python  ## writes constraints.txt: the newest versions that pyproject.toml allows, in a fresh environment
+lock:  ## writes constraints.txt: the newest versions that pyproject.toml allows, in a fresh environment
+	@$(need-python)
 	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(PYTHON) -m venv "$$fresh"; \
 	"$$fresh/bin/python" -m pip install --quiet --upgrade-strategy eager -e '.[test,lint]'; \
@@ -45,15 +48,13 @@ lock: needs-python  ## writes constraints.txt: the newest versions that pyprojec
 	  | sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia|cuda|triton|setuptools|wheel|pip)([-_=]|$$)/Id'; } > "$$fresh/constraints.txt"; \
 	cp "$$fresh/constraints.txt" constraints.txt
 
-.PHONY: needs-python
-needs-python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with its venv module was found (on Debian:" \
-	  "apt install python3-venv); name one with \`make … PYTHON=/path/to/python\`." >&2; exit 1; }
-
 # pip is the last thing that venv puts there, so an environment that was cut short is made again.
-$(BIN)/pip: | needs-python
+$(BIN)/pip:
+	@$(need-python)
 	$(PYTHON) -m venv .venv
 
+# The extra `test` holds all of `lab`.
 .venv/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
-	@touch $@
+	@echo "Installing into .venv; the first time this takes some minutes."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
+	@touch $@ $(if $(filter test,$*),.venv/.installed-lab)
