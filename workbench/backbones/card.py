@@ -83,7 +83,13 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
             "shares": dict(mixture.SHARES),
             "prompt repeated in mid-story": mixture.REPEATED,
             "most shots": mixture.MOST_SHOTS,
-            "weights": {"text": corpus.TEXT, "answer": corpus.ANSWER, "due word": corpus.DUE},
+            "weights": {
+                "prompt": corpus.PROMPT / corpus.TEXT,
+                "text": 1,
+                "answer": corpus.ANSWER / corpus.TEXT,
+                "due word": corpus.DUE / corpus.TEXT,
+                "due word in the opening stage": corpus.DUE_AT_FIRST / corpus.TEXT,
+            },
         },
         "seed": config["seed"],
         "steps": steps[-1]["index"],
@@ -197,9 +203,13 @@ The same mixture, order of documents and tokenizer serve every bundled backbone.
 
 Mixture, by share of words: {", ".join(f"{group} {_percent(share)}" for group, share in card["mixture"]["shares"].items())}.
 Stories have 1 to 16 clauses and 20 to 800 words; in {_percent(card["mixture"]["prompt repeated in mid-story"])} of them
-the prompt is read again in mid-story. Two training devices are not natural: a word that falls due weighs
-{weights["due word"]} times, and a task's answer {weights["answer"]} times, as much as a word of running text; and in the first
-{recipe["short_documents"]:,} documents or so stories have at most {recipe["short_words"]} words.
+the prompt is read again in mid-story. What is not natural about this training, and is the same for every bundled
+backbone:
+
+- weights in the loss, as multiples of a word of running text: {", ".join(f"{k} {v:g}" for k, v in weights.items())};
+- the opening stage: of the first {recipe["opening_documents"]:,} documents only stories of at most {recipe["opening_words"]}
+  words are read, {recipe["opening_batch"]:,} tokens a step;
+- until document {recipe["middle_documents"]:,} stories have at most {recipe["middle_words"]} words; from there on nothing is held back.
 
 ## While it trained
 

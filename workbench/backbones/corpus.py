@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.tasks.world.mixture import Document, document
 
-TEXT, ANSWER, DUE = 1, 5, 10
-"""Weight in the loss: of running words, of answers (those of worked examples too), of a word that falls due."""
+PROMPT, TEXT, ANSWER, DUE, DUE_AT_FIRST = 1, 4, 20, 40, 120
+"""Weight in the loss, in quarters: of the words of a prompt or question, which are mostly dice; of running words; of
+answers (those of worked examples too); of a word that falls due; and of one in the opening stage."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +62,35 @@ class Words:
             found = self.known[word] = self.tokenizer.encode(word, add_special_tokens=False)
         return found
 
-    def encode(self, document: Document) -> tuple[list[int], list[int]]:
+    def encode(self, document: Document, due: int = DUE) -> tuple[list[int], list[int]]:
         """Ids and weights of one document, from BOS to EOS."""
         ids, weights = [self.bos], [0]
         story = document.family == "stories"
-        heavy, weight = set(document.due), DUE if story else ANSWER
-        last = TEXT
+        heavy, weight = set(document.due), due if story else ANSWER
+        light = PROMPT if heavy else TEXT
+        last, before = light, ""
         for index, word in enumerate(document.text.split(" ")):
             piece = self.ids(f" {word}" if index else word)
-            last = weight if index in heavy else TEXT
+            last = weight if index in heavy else light
             ids += piece
             weights += [last] * len(piece)
+            if story and before == "begin" and word == ":":
+                light = TEXT
+            before = word
         return [*ids, self.eos], [*weights, last]
 
 
 def make_shard(
-    tokenizer: PreTrainedTokenizerBase, seed: int, start: int, tokens: int, longest: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    start: int,
+    tokens: int,
+    longest: int | None = None,
+    opening: bool = False,
 ) -> tuple[Shard, int]:
     """A shard of at least `tokens` tokens: the mixture's documents from number `start` on, and the next number.
 
-    `longest` caps the words of a story.
+    `longest` caps the words of a story; `opening` keeps stories only, and weighs what falls due more.
     """
     words = Words(tokenizer)
     ids: list[int] = []
@@ -88,11 +98,14 @@ def make_shard(
     offsets = [0]
     index = start
     while len(ids) < tokens:
-        piece, weight = words.encode(document(seed, index, longest))
+        made = document(seed, index, longest)
+        index += 1
+        if opening and made.family != "stories":
+            continue
+        piece, weight = words.encode(made, DUE_AT_FIRST if opening else DUE)
         ids += piece
         weights += weight
         offsets.append(len(ids))
-        index += 1
     return Shard(np.array(ids, np.uint16), np.array(weights, np.uint8), np.array(offsets, np.int64)), index
 
 
@@ -107,7 +120,7 @@ def tokenizer_texts(seed: int, count: int = 20_000) -> Iterator[str]:
         yield from [f" {word}"] * 8
 
 
-def batches(shard: Shard, batch_tokens: int, pad: int, seed: int, multiple: int = 16) -> Iterator[Batch]:
+def batches(shard: Shard, batch_tokens: int, pad: int, seed: int, multiple: int = 8) -> Iterator[Batch]:
     """The shard's documents in batches of at most `batch_tokens` tokens, padding included, in a seeded order.
 
     Neighbours in length go together (no document reads another, little padding); batches are shuffled.

@@ -66,25 +66,31 @@ class PretrainConfig:
     """Longest sequence in tokens that the model states."""
     vocabulary: int = 3072
     """Most entries of the tokenizer."""
-    steps: int = 4000
+    steps: int = 6400
     """Optimizer steps."""
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     """Tokens of a step, padding included."""
     learning_rate: float = 2e-3
     """Peak of AdamW's rate: linear warm-up, constant, then linear decay to a hundredth."""
-    warmup: int = 100
+    warmup: int = 50
     """Steps of warm-up."""
-    decay: float = 0.3
+    decay: float = 0.8
     """Share of the steps, at the end, over which the rate falls."""
     weight_decay: float = 0.05
     """On matrices; norms, mixes, decays and embeddings are free of it."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    short_documents: int = 8000
-    """Documents, at the start, in which stories are short (to the end of a shard)."""
-    short_words: int = 80
-    """Longest story, in words, of those documents."""
-    shard_tokens: int = 1_000_000
+    opening_documents: int = 90_000
+    """Documents of the opening stage (to the end of a shard): short stories only, so that recall begins early."""
+    opening_words: int = 45
+    """Longest story of the opening stage."""
+    opening_batch: int = 2048
+    """Tokens of a step in the opening stage."""
+    middle_documents: int = 120_000
+    """Documents until which stories are of middle length; the whole mixture, as ever after."""
+    middle_words: int = 200
+    """Longest story until then."""
+    shard_tokens: int = 250_000
     """Tokens of a shard: documents made, then sorted into batches, at a time; none is read twice."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """bfloat16: matrices are multiplied in bfloat16 by autocast; weights and optimizer stay float32."""
@@ -110,7 +116,7 @@ class PretrainConfig:
 
 RECIPES: dict[str, PretrainConfig] = {
     "tiny-llama": PretrainConfig(),
-    "tiny-rwkv": PretrainConfig(backbone="tiny-rwkv", architecture="rwkv"),
+    "tiny-rwkv": PretrainConfig(backbone="tiny-rwkv", architecture="rwkv", learning_rate=5e-3),
 }
 
 
@@ -154,6 +160,7 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Pre
                     num_key_value_heads=config.heads,
                     intermediate_size=config.inner,
                     max_position_embeddings=config.context_length,
+                    initializer_range=0.05,  # transformers' 0.02 is for models ten times as wide
                     **special,
                 )
             )
@@ -255,11 +262,17 @@ def feed(
     A place is the first document of a shard and a batch in it: together with the recipe it decides all that follows.
     """
     while True:
-        longest = config.short_words if document < config.short_documents else None
-        shard, following = make_shard(tokenizer, config.seed, document, config.shard_tokens, longest)
-        order = batches(
-            shard, config.batch_tokens, tokenizer.pad_token_id, seed=config.seed * 1_000_003 + document
+        opening = document < config.opening_documents
+        longest = (
+            config.opening_words
+            if opening
+            else config.middle_words
+            if document < config.middle_documents
+            else None
         )
+        shard, following = make_shard(tokenizer, config.seed, document, config.shard_tokens, longest, opening)
+        size = config.opening_batch if opening else config.batch_tokens
+        order = batches(shard, size, tokenizer.pad_token_id, seed=config.seed * 1_000_003 + document)
         for index, item in enumerate(islice(order, batch, None), start=batch):
             yield document, index, item
         document, batch = following, 0

@@ -39,7 +39,10 @@ TINY = PretrainConfig(
     steps=6,
     warmup=2,
     batch_tokens=512,
-    short_documents=10**9,
+    opening_documents=10,
+    opening_batch=512,
+    middle_documents=10**9,
+    middle_words=60,
     shard_tokens=4000,
     checkpoint_every=2,
     evaluate_every=1000,
@@ -106,9 +109,9 @@ def test_batches_hold_every_document_once(small: PreTrainedTokenizerFast) -> Non
     found = [
         tuple(row[mask])
         for b in batches(shard, 1024, small.pad_token_id, 3)
-        for row, mask in zip(b.ids, b.mask)
+        for row, mask in zip(b.ids, b.mask, strict=False)
     ]
-    wanted = [tuple(shard.ids[a:b]) for a, b in zip(shard.offsets, shard.offsets[1:])]
+    wanted = [tuple(shard.ids[a:b]) for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]
     assert sorted(found) == sorted(wanted)
 
 
@@ -126,12 +129,12 @@ def test_a_loss_is_the_weighted_cross_entropy(architecture: str, small: PreTrain
     ours = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     each = []
-    for ids, mask, weights in zip(batch.ids, batch.mask, batch.weights):
+    for ids, mask, weights in zip(batch.ids, batch.mask, batch.weights, strict=False):
         ids = torch.from_numpy(ids[mask])
         logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
         losses = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
         each.append((losses, torch.from_numpy(weights[mask][1:])))
-    losses, weights = (torch.cat(parts) for parts in zip(*each))
+    losses, weights = (torch.cat(parts) for parts in zip(*each, strict=False))
     reference = (losses * weights).sum() / weights.sum()
     reference.backward()
     assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
@@ -189,7 +192,7 @@ def test_scores_tell_a_right_answer_from_a_wrong_one(small: PreTrainedTokenizerF
         logits = model(input_ids=torch.tensor([ids])).logits[0]
     rows = [Row(ids, [1, 4, len(ids) - 1]), Row(ids[:3], [2])]
     (first, second) = score(model, rows)
-    for position, (choice, nats) in zip([1, 4, len(ids) - 1], first):
+    for position, (choice, nats) in zip([1, 4, len(ids) - 1], first, strict=False):
         assert choice == logits[position - 1].argmax().item()
         expected = -logits[position - 1].log_softmax(-1)[ids[position]].item()
         assert nats == pytest.approx(expected, abs=1e-4)
