@@ -241,29 +241,34 @@ class Csv(Lines):
 
         reader = csv.reader(decoded(), **self.format)
         while True:
-            offset, first = end, number + reader.line_num
-            row: Mapping[str, Any] | BadRow
+            offset, first, lines = end, number, reader.line_num
             try:
                 values = next(reader)
-                row = self._row(values)
             except StopIteration:
                 return
             except csv.Error as error:
-                if "unexpected end" in str(error):
-                    row = BadRow("a quoted field begins here and never ends; the file may be truncated")
-                else:
-                    row = BadRow(
-                        f"it is not well-formed ({error}); where quotes are ordinary text, say quotes=False"
-                    )
-            if isinstance(row, BadRow) or values:  # an empty line is no row
-                yield offset, first, row
+                yield offset, first, self._malformed(error)
+                file.seek(
+                    offset
+                )  # an open quote has eaten good rows: go on at the line after the one it began in
+                end, number = offset + len(self.line(file)), first + 1
+                reader = csv.reader(decoded(), **self.format)
+                continue
+            number += reader.line_num - lines
+            if values:  # an empty line is no row
+                yield offset, first, self._row(values)
+
+    def _malformed(self, error: csv.Error) -> BadRow:
+        if "unexpected end" in str(error):
+            return BadRow("a quoted field begins here and never ends; the file may be truncated")
+        return BadRow(f"it is not well-formed ({error}); where quotes are ordinary text, say quotes=False")
 
     def _row(self, values: list[str]) -> Mapping[str, Any] | BadRow:
         if any(not value.isascii() and not _is_unicode(value) for value in values):
             return BadRow("it is not UTF-8")
         if self.names is None:
             return {"header": values}
-        if values and len(values) != len(self.names):
+        if len(values) != len(self.names):
             return BadRow(
                 f"it has {len(values)} fields where line 1 names {len(self.names)} ({', '.join(self.names)})"
             )

@@ -1,5 +1,8 @@
 """People's own data: every format in, the same rows out; what is broken is said in one sentence with its place."""
 
+# mypy: disable-error-code="arg-type,attr-defined"
+# (wrong arguments are what is tested here, and rows of keyword arguments)
+
 from __future__ import annotations
 
 import csv
@@ -332,6 +335,23 @@ def test_a_bad_csv_row_stops_at_its_first_line(tmp_path, case):
     task = load_task(path, on_bad="skip")
     assert task.skipped == 1
     assert sorted(e.text for s in task.splits for e in task.examples(s)) == ["p\nq a", "p a", "p a"]
+
+
+def test_an_open_quote_takes_no_good_rows_with_it(tmp_path):
+    """A quote that never closes, or closes in a later row, would swallow what follows; one row is bad, and lines
+    are still counted right after it. As ordinary text (quotes=False) it is not bad at all."""
+    path = tmp_path / "data.tsv"
+    path.write_text('prompt\tanswer\np\t1\n"p\t2\np\t3\n"p"\t4\np\t5\n\t\t\n')
+    with pytest.raises(WorkbenchError, match=r"data.tsv, line 3: it is not well-formed"):
+        load_task(path)
+    path.write_text('prompt\tanswer\np\t1\n"p\t2\np\t3\n"p"\t4\np\t5\n')
+    task = load_task(path, on_bad="skip")
+    assert task.skipped == 1 and sorted(
+        e.references[0] for s in task.splits for e in task.examples(s)
+    ) == list("1345")
+    rows = next(iter(task.source.tables.values()))
+    assert [rows.where(i) for i in range(4)] == [f"data.tsv, line {n}" for n in (2, 4, 5, 6)]
+    assert sum(len(load_task(path, quotes=False).examples(s)) for s in task.splits) == 5
 
 
 def test_bad_parquet_rows_are_named_and_skipped(tmp_path):
