@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from workbench.backbones.layouts import Layouts, probe
 from workbench.backbones.runner import Runner, make_runner
@@ -120,7 +126,11 @@ class Backbone:
 
 def bundled() -> list[str]:
     """Names of the backbones that come with the workbench."""
-    return sorted(p.name for p in BACKBONES.iterdir() if (p / "config.json").is_file()) if BACKBONES.is_dir() else []
+    return (
+        sorted(p.name for p in BACKBONES.iterdir() if (p / "config.json").is_file())
+        if BACKBONES.is_dir()
+        else []
+    )
 
 
 def load_backbone(
@@ -169,7 +179,7 @@ def load_backbone(
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise _explain(name, source, error) from error
     if "device_map" not in options and "quantization_config" not in options:
-        model.to(target)
+        model.to(target)  # type: ignore[arg-type]
     return Backbone(model, tokenizer, name)
 
 
@@ -180,12 +190,16 @@ def _locate(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise WorkbenchError(f"the folder {name!r} holds no config.json; give a folder written by save_pretrained")
+            raise WorkbenchError(
+                f"the folder {name!r} holds no config.json; give a folder written by save_pretrained"
+            )
         return str(path)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     if "/" in name:
-        raise WorkbenchError(f"there is no folder {name!r}; give an existing folder, a bundled name or a Hub id")
+        raise WorkbenchError(
+            f"there is no folder {name!r}; give an existing folder, a bundled name or a Hub id"
+        )
     raise unknown("backbone", name, bundled())
 
 
@@ -198,7 +212,9 @@ def _device(device: str) -> torch.device:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise WorkbenchError(f"the device {device!r} is not available here; use device='auto' or 'cpu'") from error
+        raise WorkbenchError(
+            f"the device {device!r} is not available here; use device='auto' or 'cpu'"
+        ) from error
     return target
 
 
@@ -207,7 +223,12 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
         return dtype
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    known = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float64": torch.float64,
+    }
     if dtype not in known:
         raise unknown("dtype", dtype, ["auto", *known])
     return known[dtype]
@@ -223,7 +244,9 @@ def _explain(name: str, source: str, error: Exception) -> WorkbenchError:
     if "safetensors" in text and ("not appear" in text or "no file" in text.lower() or "does not" in text):
         return WorkbenchError(f"{name!r} has no safetensors weights; convert them with save_pretrained first")
     if "header" in text.lower() or "Safetensor" in type(error).__name__:
-        return WorkbenchError(f"the weights of {name!r} are damaged ({text[:120]}); copy or download them again")
+        return WorkbenchError(
+            f"the weights of {name!r} are damaged ({text[:120]}); copy or download them again"
+        )
     if not Path(source).is_dir():
         return WorkbenchError(
             f"{name!r} is neither bundled nor a folder, and could not be had from the Hub ({text[:160]}); "
@@ -235,9 +258,13 @@ def _explain(name: str, source: str, error: Exception) -> WorkbenchError:
 def _find_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The blocks: the outermost list of as many modules as the config says there are layers."""
     count = model.config.get_text_config().num_hidden_layers
-    lists: Sequence[nn.ModuleList] = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    lists: Sequence[nn.ModuleList] = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count
+    ]
     if not lists:
-        raise WorkbenchError(f"{type(model).__name__} has no list of its {count} layers; only such models are served")
+        raise WorkbenchError(
+            f"{type(model).__name__} has no list of its {count} layers; only such models are served"
+        )
     return list(lists[0])
 
 
@@ -245,7 +272,9 @@ def _find_kind(model: PreTrainedModel, runner: Runner) -> Kind:
     """What the layers remember with: keys and values, a state, or both. Read off a cache, else off the config."""
     embedding = model.get_input_embeddings()
     with torch.no_grad():
-        embeddings = embedding(torch.zeros(1, 2, dtype=torch.long, device=embedding.weight.device))
+        embeddings = embedding(
+            torch.zeros(1, 2, dtype=torch.long, device=next(embedding.parameters()).device)
+        )
         mask = torch.ones(1, 2, dtype=torch.bool, device=embeddings.device)
         cache = runner(embeddings, mask, torch.arange(2, device=mask.device)[None], use_cache=True).cache
     layers = getattr(cache, "layers", None)

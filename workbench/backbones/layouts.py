@@ -60,7 +60,15 @@ def probe(runner: Runner, vocabulary: Tensor) -> Layouts:
         def exact(layout: Any) -> bool:
             try:
                 found = layout(runner, rows)
-            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, KeyError):
+            except (
+                RuntimeError,
+                ValueError,
+                TypeError,
+                AttributeError,
+                NotImplementedError,
+                IndexError,
+                KeyError,
+            ):
                 return False  # a model that cannot run a layout cannot serve it
             return found is not None and all(
                 bool(torch.isfinite(f).all()) and float((f - a[-len(f) :]).abs().max()) <= tolerance
@@ -174,4 +182,7 @@ def _shared_gradient(runner: Runner, row: Tensor) -> bool:
             except RuntimeError:
                 return False
     error, size = (gradients[0] - gradients[1]).norm(), gradients[1].norm()
-    return bool(error <= (1e-3 if row.dtype in (torch.float32, torch.float64) else 0.1) * size) and float(size) > 0
+    return (
+        bool(error <= (1e-3 if row.dtype in (torch.float32, torch.float64) else 0.1) * size)
+        and float(size) > 0
+    )

@@ -14,7 +14,8 @@ import threading
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel, RwkvForCausalLM
 
 from workbench.backbones import rwkv
 
@@ -63,7 +64,7 @@ class Runner(Protocol):
 class TransformersRunner:
     """Runs any causal LM of transformers through its own forward, so that head scales and caps are kept."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: PreTrainedModel):
         self.model = model
         accepted = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in accepted
@@ -78,7 +79,9 @@ class TransformersRunner:
         with every other thread.
         """
         before = _tensor_attributes(self.model)
-        embeddings = self.model.get_input_embeddings()(torch.zeros(1, 2, dtype=torch.long, device=_device(self.model)))
+        embeddings = self.model.get_input_embeddings()(
+            torch.zeros(1, 2, dtype=torch.long, device=_device(self.model))
+        )
         ones = torch.ones(1, 2, dtype=torch.bool, device=embeddings.device)
         with torch.no_grad():
             self(embeddings, ones, torch.arange(2, device=embeddings.device)[None])
@@ -96,7 +99,11 @@ class TransformersRunner:
     ) -> Output:
         if self.cache_argument == "cache_params":  # a state has no columns to mask, only the new tokens do
             mask = mask[:, -embeddings.shape[1] :]
-        arguments: dict[str, Any] = {"inputs_embeds": embeddings, "attention_mask": mask.long(), "use_cache": use_cache}
+        arguments: dict[str, Any] = {
+            "inputs_embeds": embeddings,
+            "attention_mask": mask.long(),
+            "use_cache": use_cache,
+        }
         if self.takes_positions:
             arguments["position_ids"] = positions
         if cache is not None:
@@ -118,7 +125,9 @@ class TransformersRunner:
             if isinstance(getattr(layer, "keys", None), Tensor):
                 layer.keys = layer.keys.expand(rows, *layer.keys.shape[1:])
                 layer.values = layer.values.expand(rows, *layer.values.shape[1:])
-            if hasattr(layer, "recurrent_states"):  # copied in place by their layer, so each row needs its own
+            if hasattr(
+                layer, "recurrent_states"
+            ):  # copied in place by their layer, so each row needs its own
                 for states in (layer.conv_states, layer.recurrent_states):
                     for index, state in states.items():
                         if state is not None:
@@ -133,7 +142,7 @@ class TransformersRunner:
 class RwkvRunner:
     """Runs RWKV-4 through the workbench's own recurrence: differentiable in the state, exact for ragged rows."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: RwkvForCausalLM):
         self.model = model
 
     def __call__(
@@ -161,7 +170,7 @@ RUNNERS: dict[str, type] = {"rwkv": RwkvRunner}
 """Architectures with a recurrence of our own, by `config.model_type`; every other goes through transformers."""
 
 
-def make_runner(model: nn.Module) -> Runner:
+def make_runner(model: PreTrainedModel) -> Runner:
     """The runner for this model."""
     runner = RUNNERS.get(model.config.model_type, TransformersRunner)(model)
     if isinstance(runner, TransformersRunner):
@@ -169,11 +178,11 @@ def make_runner(model: nn.Module) -> Runner:
     return runner
 
 
-def _device(model: nn.Module) -> torch.device:
-    return model.get_input_embeddings().weight.device
+def _device(model: PreTrainedModel) -> torch.device:
+    return model.get_input_embeddings().weight.device  # type: ignore[return-value]
 
 
-def _tensor_attributes(model: nn.Module) -> set[tuple[str, str]]:
+def _tensor_attributes(model: PreTrainedModel) -> set[tuple[str, str]]:
     """Tensors that hang on modules outside parameters and buffers, as (module, attribute)."""
     return {
         (name, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
@@ -44,7 +45,7 @@ def soft_prompt_step() -> Sequence[Measurement]:
     rows = Rows(ids, lengths, lengths - ANSWER, torch.zeros(BATCH, dtype=torch.long))
 
     peer_settings = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT)
-    peer_model = get_peft_model(LlamaForCausalLM(config), peer_settings)
+    peer_model: Any = get_peft_model(LlamaForCausalLM(config), peer_settings)
     peer_model.base_model.load_state_dict(model.state_dict())
     peer_model.eval()
     peer_prompt = peer_model.prompt_encoder.default.embedding.weight

@@ -31,7 +31,9 @@ class Assembled:
     @property
     def mask(self) -> Tensor:
         """(B, S) bool, True at real positions."""
-        return torch.arange(self.embeddings.shape[1], device=self.lengths.device)[None] < self.lengths[:, None]
+        return (
+            torch.arange(self.embeddings.shape[1], device=self.lengths.device)[None] < self.lengths[:, None]
+        )
 
 
 def assemble(backbone: Backbone, injection: Injection, rows: Rows) -> Assembled:
@@ -66,7 +68,11 @@ def check_context(backbone: Backbone, needed: int, prompt: int) -> None:
 
 
 def answer_logits(
-    backbone: Backbone, rows: Rows, injection: Injection = NOTHING, share_prefix: bool = True, keep_answers: bool = True
+    backbone: Backbone,
+    rows: Rows,
+    injection: Injection = NOTHING,
+    share_prefix: bool = True,
+    keep_answers: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Logits that predict the answers, and the answers' tokens.
 
@@ -152,7 +158,9 @@ def _whole_rows(backbone: Backbone, rows: Rows, injection: Injection, keep_answe
 
 def _one_by_one(backbone: Backbone, rows: Rows, injection: Injection, keep_answers: bool) -> Tensor:
     each = torch.arange(len(rows), device=rows.ids.device)
-    return torch.cat([_whole_rows(backbone, rows.select(each[b : b + 1]), injection, keep_answers) for b in each])
+    return torch.cat(
+        [_whole_rows(backbone, rows.select(each[b : b + 1]), injection, keep_answers) for b in each]
+    )
 
 
 def _count(mask: Tensor) -> Tensor:
@@ -185,7 +193,8 @@ class Decoder:
         cached = layouts.left_padding or layouts.decoding
         make = _CachedRows if cached else _RepeatedRows
         self.groups: list[_CachedRows | _RepeatedRows] = [
-            make(backbone, whole.embeddings[g, : int(whole.lengths[g].max())], whole.lengths[g]) for g in groups
+            make(backbone, whole.embeddings[g, : int(whole.lengths[g].max())], whole.lengths[g])
+            for g in groups
         ]
         self.rows = [g.tolist() for g in groups]
 
@@ -262,7 +271,9 @@ class _RepeatedRows:
             for b, length in enumerate(self.lengths.tolist()):
                 row = slice(b, b + 1), slice(0, length)
                 parts.append(
-                    self.backbone.runner(self.embeddings[row], mask[row], _count(mask[row]), keep=last[row]).logits
+                    self.backbone.runner(
+                        self.embeddings[row], mask[row], _count(mask[row]), keep=last[row]
+                    ).logits
                 )
             self.logits = torch.cat(parts)
 
@@ -274,4 +285,8 @@ class _RepeatedRows:
         self._run()
 
     def select(self, rows: Tensor) -> None:
-        self.embeddings, self.lengths, self.logits = self.embeddings[rows], self.lengths[rows], self.logits[rows]
+        self.embeddings, self.lengths, self.logits = (
+            self.embeddings[rows],
+            self.lengths[rows],
+            self.logits[rows],
+        )

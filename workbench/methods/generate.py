@@ -46,7 +46,9 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         if self.beams != 1:
-            raise WorkbenchError(f"beams={self.beams} is not offered; use beams=1, greedy or with a temperature")
+            raise WorkbenchError(
+                f"beams={self.beams} is not offered; use beams=1, greedy or with a temperature"
+            )
         if self.max_new_tokens < 1 or self.batch_size < 1:
             raise WorkbenchError("max_new_tokens and batch_size must be at least 1")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
@@ -103,15 +105,24 @@ def _write(
     injection = method.injection() if method is not None else NOTHING
     encoded = [
         encode_question(
-            p, backbone.tokenizer, config.text, injection.length, backbone.context_length, config.max_new_tokens
+            p,
+            backbone.tokenizer,
+            config.text,
+            injection.length,
+            backbone.context_length,
+            config.max_new_tokens,
         )
         for p in prompts
     ]
-    for number, row in enumerate(encoded):
-        if not row.ids and injection.length == 0:
-            raise WorkbenchError(f"prompt {first_row + number} is empty and the model has no BOS token; write something")
+    for number, question in enumerate(encoded):
+        if not question.ids and injection.length == 0:
+            raise WorkbenchError(
+                f"prompt {first_row + number} is empty and the model has no BOS token; write something"
+            )
     rows = Rows.collate(encoded, backbone.device)
-    check_context(backbone, int(rows.lengths.max()) + injection.length + config.max_new_tokens, injection.length)
+    check_context(
+        backbone, int(rows.lengths.max()) + injection.length + config.max_new_tokens, injection.length
+    )
     dice = [torch.Generator().manual_seed((config.seed << 20) + first_row + i) for i in range(len(prompts))]
     ends = _end_tokens(backbone)
     written: list[list[int]] = [[] for _ in prompts]
@@ -124,7 +135,7 @@ def _write(
             done = token in ends
             if not done:
                 written[row].append(token)
-            text = backbone.tokenizer.decode(written[row], skip_special_tokens=True)
+            text = str(backbone.tokenizer.decode(written[row], skip_special_tokens=True))
             stops = [at for s in config.stop if (at := text.find(s)) >= 0]
             if stops:
                 text = text[: min(stops)]

@@ -98,7 +98,9 @@ def load_method(folder: str | Path, backbone: Backbone) -> Method:
     try:
         method.load_state_dict(load_file(folder / "method.safetensors"))
     except Exception as error:  # safetensors raises its own types for truncated and foreign files
-        raise WorkbenchError(f"the file {folder / 'method.safetensors'} is damaged or missing; train again") from error
+        raise WorkbenchError(
+            f"the file {folder / 'method.safetensors'} is damaged or missing; train again"
+        ) from error
     return method.to(backbone.device)
 
 
@@ -106,7 +108,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """`method.json`, checked."""
     path = folder / "method.json"
     if not path.is_file():
-        raise WorkbenchError(f"{folder} holds no trained method (no method.json); give the folder of a finished run")
+        raise WorkbenchError(
+            f"{folder} holds no trained method (no method.json); give the folder of a finished run"
+        )
     try:
         facts = json.loads(path.read_text())
         kind = facts["kind"]

@@ -45,4 +45,6 @@ class Rows:
     def select(self, rows: Tensor) -> Rows:
         """The named rows, cut to the longest of them."""
         longest = int(self.lengths[rows].max())
-        return Rows(self.ids[rows, :longest], self.lengths[rows], self.answer_start[rows], self.prompt_at[rows])
+        return Rows(
+            self.ids[rows, :longest], self.lengths[rows], self.answer_start[rows], self.prompt_at[rows]
+        )

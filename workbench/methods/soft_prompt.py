@@ -31,7 +31,9 @@ class SoftPromptConfig:
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
-            raise WorkbenchError(f"a soft prompt of {self.tokens} tokens cannot be trained; give tokens=1 or more")
+            raise WorkbenchError(
+                f"a soft prompt of {self.tokens} tokens cannot be trained; give tokens=1 or more"
+            )
         priors.from_description(self.prior)
 
 

@@ -144,7 +144,10 @@ def test_generated_text_does_not_depend_on_neighbours(architecture: str) -> None
     backbone = zoo.backbone(architecture)
     method = prompt_for(backbone)
     prompts = ["a fox", "one much longer prompt", "mid size"]
-    for config in (GenerateConfig(max_new_tokens=6), GenerateConfig(max_new_tokens=6, temperature=1.0, top_p=0.9)):
+    for config in (
+        GenerateConfig(max_new_tokens=6),
+        GenerateConfig(max_new_tokens=6, temperature=1.0, top_p=0.9),
+    ):
         together = generate(backbone, prompts, method, config)
         first = generate(backbone, prompts[:1], method, config)
         assert together[0] == first[0]
@@ -173,7 +176,9 @@ def test_frozen_model_stays_frozen(architecture: str) -> None:
     method = prompt_for(backbone)
     for _ in range(2):
         found, targets = answer_logits(
-            backbone, Rows.collate([Encoded((1, 5, 6, 7), 2, 0), Encoded((1, 8, 9), 2, 0)]), method.injection()
+            backbone,
+            Rows.collate([Encoded((1, 5, 6, 7), 2, 0), Encoded((1, 8, 9), 2, 0)]),
+            method.injection(),
         )
         torch.nn.functional.cross_entropy(found, targets).backward()
     generate(backbone, ["some text"], method, GenerateConfig(max_new_tokens=3))
@@ -230,7 +235,9 @@ def test_bfloat16_backbone_takes_a_float32_prompt() -> None:
     """A prompt stays float32 on a bfloat16 backbone, and gets a finite float32 gradient."""
     backbone = Backbone(zoo.make_model("llama").to(torch.bfloat16), zoo.tokenizer(), "bf16")
     method = prompt_for(backbone)
-    logits, targets = answer_logits(backbone, Rows.collate([Encoded((1, 5, 6, 7), 2, 0)] * 2), method.injection())
+    logits, targets = answer_logits(
+        backbone, Rows.collate([Encoded((1, 5, 6, 7), 2, 0)] * 2), method.injection()
+    )
     torch.nn.functional.cross_entropy(logits.float(), targets).backward()
     assert method.embeddings.dtype == torch.float32
     assert method.embeddings.grad is not None and bool(torch.isfinite(method.embeddings.grad).all())

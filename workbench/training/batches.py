@@ -40,7 +40,9 @@ class Batches:
         seed: int,
     ):
         if not len(examples):
-            raise WorkbenchError("the training split is empty; give a task with at least one training example")
+            raise WorkbenchError(
+                "the training split is empty; give a task with at least one training example"
+            )
         self.backbone, self.examples, self.text = backbone, examples, text
         self.prompt_length, self.seed = prompt_length, seed
         self.batch_size = min(batch_size, len(examples))
@@ -75,7 +77,11 @@ def encode_for(backbone: Backbone, example: Example, text: TextConfig, prompt_le
     """An example as the backbone will read it, with its answer; an answer without tokens is refused."""
     encoded = encode(example, backbone.tokenizer, text, prompt_length, backbone.context_length)
     if encoded.answer_start >= len(encoded.ids):
-        raise WorkbenchError(f"the example {example.prompt[:60]!r} has an empty answer; leave it out or train_eos")
+        raise WorkbenchError(
+            f"the example {example.prompt[:60]!r} has an empty answer; leave it out or train_eos"
+        )
     if encoded.answer_start == 0 and prompt_length == 0:
-        raise WorkbenchError("an example has an empty question and the model no BOS token; nothing predicts its answer")
+        raise WorkbenchError(
+            "an example has an empty question and the model no BOS token; nothing predicts its answer"
+        )
     return encoded

@@ -74,7 +74,13 @@ class Checkpoint:
             method = load_file(folder / "method.safetensors")
             optimizer = _unflatten(load_file(folder / "optimizer.safetensors"), state["optimizer"])
             best = folder / "best.safetensors"
-            return cls(state["step"], method, optimizer, load_file(best) if best.is_file() else None, state["scalars"])
+            return cls(
+                state["step"],
+                method,
+                optimizer,
+                load_file(best) if best.is_file() else None,
+                state["scalars"],
+            )
         except (OSError, ValueError, KeyError) as error:
             raise WorkbenchError(
                 f"the checkpoint {folder} is damaged ({error}); delete that folder to go on from the one before"
@@ -92,8 +98,12 @@ def _checksum(path: Path) -> str:
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """torch's optimizer state as tensors by name, and the rest as JSON."""
-    tensors = {f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items() if isinstance(v, Tensor)}
-    scalars = {f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items() if not isinstance(v, Tensor)}
+    tensors = {
+        f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items() if isinstance(v, Tensor)
+    }
+    scalars = {
+        f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items() if not isinstance(v, Tensor)
+    }
     return tensors, {"param_groups": state["param_groups"], "scalars": scalars}
 
 

@@ -59,7 +59,12 @@ class FitConfig:
     """How examples become tokens."""
 
     def __post_init__(self) -> None:
-        for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision), ("keep", Keep)):
+        for name, kind in (
+            ("optimizer", Optimizer),
+            ("schedule", Schedule),
+            ("precision", Precision),
+            ("keep", Keep),
+        ):
             if getattr(self, name) not in get_args(kind):
                 raise unknown(name, getattr(self, name), get_args(kind))
         for name in ("steps", "batch_size", "accumulation"):
@@ -75,7 +80,9 @@ class FitConfig:
         if not 0 <= self.warmup < 1:
             raise WorkbenchError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
         if self.patience and not self.evaluate_every:
-            raise WorkbenchError("patience counts looks at the validation split; set evaluate_every above 0 as well")
+            raise WorkbenchError(
+                "patience counts looks at the validation split; set evaluate_every above 0 as well"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` reads it back."""
@@ -86,7 +93,11 @@ class FitConfig:
         """The configuration that `to_json` wrote."""
         facts = dict(facts)
         return cls(
-            **{**facts, "text": TextConfig(**facts.get("text", {})), "trackers": tuple(facts.get("trackers", ()))}
+            **{
+                **facts,
+                "text": TextConfig(**facts.get("text", {})),
+                "trackers": tuple(facts.get("trackers", ())),
+            }
         )
 
 
@@ -108,4 +119,6 @@ def schedule_factor(config: FitConfig, step: int) -> float:
     if step <= warm:
         return step / warm
     done = (step - warm - 1) / max(config.steps - warm, 1)
-    return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[config.schedule]
+    return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
+        config.schedule
+    ]

@@ -101,11 +101,15 @@ def compare(
 
     `hand_prompt=None` writes two worked examples of the train split, which is what most people would try first.
     """
-    shared = {"split": split, "n": n, "seed": seed, "config": config}
+    shared: dict[str, Any] = {"split": split, "n": n, "seed": seed, "config": config}
     return {
         "zero-shot": evaluate(backbone, task, None, **shared),
         "hand-written prompt": evaluate(
-            backbone, task, None, hand_prompt=default_hand_prompt(task) if hand_prompt is None else hand_prompt, **shared
+            backbone,
+            task,
+            None,
+            hand_prompt=default_hand_prompt(task) if hand_prompt is None else hand_prompt,
+            **shared,
         ),
         method.kind: evaluate(backbone, task, method, **shared),
     }
@@ -117,7 +121,9 @@ def default_hand_prompt(task: Task, shots: int = 2) -> str:
     return "".join(f"{e.text}\n" for e in examples)
 
 
-def score_answers(backbone: Backbone, batches: Sequence[Rows], injection: Injection = NOTHING) -> dict[str, float]:
+def score_answers(
+    backbone: Backbone, batches: Sequence[Rows], injection: Injection = NOTHING
+) -> dict[str, float]:
     """How likely the true answers are, in one forward pass a batch.
 
     Returns `loss`, the mean over all answer tokens in nats, and `accuracy`, the share of rows in which every

@@ -108,7 +108,11 @@ def describe_run(backbone: Backbone, method: Method, task: Task, config: FitConf
 
     return {
         "backbone": backbone.describe(),
-        "method": {"kind": method.kind, "config": asdict(method.config), "parameters": method.parameters_trained},
+        "method": {
+            "kind": method.kind,
+            "config": asdict(method.config),
+            "parameters": method.parameters_trained,
+        },
         "task": task.to_config(),
         "fit": config.to_json(),
         "versions": {
@@ -135,7 +139,9 @@ def _open_run(path: Path, facts: dict[str, Any], resume: bool) -> Run:
                     "or start a new run"
                 )
     if before["backbone"]["name"] != facts["backbone"]["name"]:
-        raise WorkbenchError(f"{path} was started on {before['backbone']['name']}, not {facts['backbone']['name']}")
+        raise WorkbenchError(
+            f"{path} was started on {before['backbone']['name']}, not {facts['backbone']['name']}"
+        )
     return run
 
 
@@ -163,13 +169,17 @@ class _Loop:
         self.validation: list[Rows] = []
         if config.evaluate_every:
             chosen = task.examples("validation", n=config.validation_examples, seed=0)
-            encoded = sorted((encode_for(backbone, e, config.text, length) for e in chosen), key=lambda e: len(e.ids))
+            encoded = sorted(
+                (encode_for(backbone, e, config.text, length) for e in chosen), key=lambda e: len(e.ids)
+            )
             size = config.batch_size
             parts = [encoded[i : i + size] for i in range(0, len(encoded), size)]
             self.validation = [Rows.collate(part, backbone.device) for part in parts]
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         # Accelerate moves nothing (the backbone says where things are); it runs backward, clips, and tracks.
-        self.accelerator = Accelerator(device_placement=False, log_with=list(config.trackers) or None, project_dir=".")
+        self.accelerator = Accelerator(
+            device_placement=False, log_with=list(config.trackers) or None, project_dir="."
+        )
         self.optimizer = _make_optimizer(self.parameters, config)
         self.run: Run | None = None
         self.lock: Any = None
@@ -239,7 +249,8 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         first = (number - 1) * self.config.accumulation
         parts = [
-            Rows.collate(self.batches[first + i], self.backbone.device) for i in range(self.config.accumulation)
+            Rows.collate(self.batches[first + i], self.backbone.device)
+            for i in range(self.config.accumulation)
         ]
         tokens = sum(rows.answer_tokens for rows in parts)
         total = 0.0

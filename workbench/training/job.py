@@ -30,7 +30,9 @@ class Job:
         error: one sentence when it failed, and `details` with the traceback.
     """
 
-    def __init__(self, backbone: Backbone, method: Method, task: Task, config: FitConfig, run_dir: str | Path):
+    def __init__(
+        self, backbone: Backbone, method: Method, task: Task, config: FitConfig, run_dir: str | Path
+    ):
         self.backbone, self.method, self.task, self.config = backbone, method, task, config
         self.run_dir = Path(run_dir)
         self.state = "ready"
@@ -43,13 +45,17 @@ class Job:
     def start(self) -> Job:
         """Begin, or go on with a stopped run. Settings that cannot work raise here, in the caller's thread."""
         if self._thread is not None and self._thread.is_alive():
-            raise WorkbenchError(f"the job in {self.run_dir} is {self.state} already; pause, resume or stop it")
+            raise WorkbenchError(
+                f"the job in {self.run_dir} is {self.state} already; pause, resume or stop it"
+            )
         resume = (self.run_dir / "config.json").is_file()
         steps = fit(self.backbone, self.method, self.task, self.config, self.run_dir, resume=resume)
         self._end.clear()
         self._go.set()
         self.state, self.error, self.details = "running", None, None
-        self._thread = threading.Thread(target=self._work, args=(steps,), name=f"job {self.run_dir.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(steps,), name=f"job {self.run_dir.name}", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -86,7 +92,9 @@ class Job:
                     return
             self.state = "finished"
         except Exception as error:
-            self.error = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
+            self.error = (
+                str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
+            )
             self.details = traceback.format_exc()
             self.state = "failed"
 

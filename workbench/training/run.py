@@ -43,7 +43,9 @@ class Run:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.config_path.is_file():
-            raise WorkbenchError(f"{self.path} holds no run (no config.json); train one there, or see `workbench runs`")
+            raise WorkbenchError(
+                f"{self.path} holds no run (no config.json); train one there, or see `workbench runs`"
+            )
 
     @property
     def config_path(self) -> Path:
@@ -63,7 +65,11 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """How it stands: state, step, steps, kept_step and error where they apply."""
-        return self._json("status.json") if (self.path / "status.json").is_file() else {"state": "new", "step": 0}
+        return (
+            self._json("status.json")
+            if (self.path / "status.json").is_file()
+            else {"state": "new", "step": 0}
+        )
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict for each step so far: step, loss, tokens, learning_rate, gradient_norm, seconds, validation."""
@@ -93,13 +99,17 @@ class Run:
 
         if not (self.path / "method" / "method.json").is_file():
             state = self.status["state"]
-            raise WorkbenchError(f"{self.path} is {state}, not finished, and has no trained method yet; resume it first")
+            raise WorkbenchError(
+                f"{self.path} is {state}, not finished, and has no trained method yet; resume it first"
+            )
         return load_method(self.path / "method", backbone)
 
     @staticmethod
     def list(folder: str | Path = "runs") -> list[Run]:
         """The runs below a folder, newest first; a folder that is not there holds none."""
-        found = [Run(p.parent) for p in Path(folder).glob("**/config.json") if (p.parent / "status.json").is_file()]
+        found = [
+            Run(p.parent) for p in Path(folder).glob("**/config.json") if (p.parent / "status.json").is_file()
+        ]
         return sorted(found, key=lambda r: r.config_path.stat().st_mtime, reverse=True)
 
     # writing; only fit and job do
@@ -110,7 +120,9 @@ class Run:
         path = Path(path)
         if (path / "config.json").is_file():
             state = Run(path).status["state"]
-            raise WorkbenchError(f"{path} already holds a run ({state}); pass resume=True, or choose another folder")
+            raise WorkbenchError(
+                f"{path} already holds a run ({state}); pass resume=True, or choose another folder"
+            )
         if path.is_dir() and any(p.name != ".lock" for p in path.iterdir()):
             raise WorkbenchError(f"{path} is not empty and holds no run; choose a new folder")
         with plain_errors(path):
@@ -151,18 +163,22 @@ class Run:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / ".lock")
-        try:
-            with plain_errors(self.path):
+        with plain_errors(self.path):
+            try:
                 lock.acquire(timeout=0)
-        except Timeout:
-            raise WorkbenchError(f"{self.path} is being written by another job; stop that one first") from None
+            except Timeout:
+                raise WorkbenchError(
+                    f"{self.path} is being written by another job; stop that one first"
+                ) from None
         return lock
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
             return json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:
-            raise WorkbenchError(f"the file {self.path / name} is damaged or missing; restore it, or start anew") from error
+            raise WorkbenchError(
+                f"the file {self.path / name} is damaged or missing; restore it, or start anew"
+            ) from error
 
 
 def write_json(path: Path, facts: Any) -> None:
