@@ -62,7 +62,35 @@ _HOMES = {
     "Run": "training.run",
 }
 _ROOMS = ("analysis", "backbones", "methods", "tasks", "training", "views")
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = [  # written out, so that tools which only read see it
+    "Backbone",
+    "Evaluation",
+    "Example",
+    "FitConfig",
+    "GenerateConfig",
+    "Job",
+    "Method",
+    "Run",
+    "SoftPrompt",
+    "SoftPromptConfig",
+    "Step",
+    "Task",
+    "TextConfig",
+    "WorkbenchError",
+    "__version__",
+    "bundled",
+    "compare",
+    "evaluate",
+    "fit",
+    "generate",
+    "list_tasks",
+    "load_backbone",
+    "load_method",
+    "load_task",
+    "priors",
+    "resume",
+    "stream",
+]
 
 
 def __getattr__(name: str) -> Any:

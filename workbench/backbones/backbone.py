@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -176,7 +177,7 @@ def load_backbone(
             trust_remote_code=trust,
             **{"use_safetensors": True, **options},
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _explain(name, source, error) from error
     if "device_map" not in options and "quantization_config" not in options:
         model.to(target)  # type: ignore[arg-type]
@@ -243,7 +244,7 @@ def _explain(name: str, source: str, error: Exception) -> WorkbenchError:
         )
     if "safetensors" in text and ("not appear" in text or "no file" in text.lower() or "does not" in text):
         return WorkbenchError(f"{name!r} has no safetensors weights; convert them with save_pretrained first")
-    if "header" in text.lower() or "Safetensor" in type(error).__name__:
+    if isinstance(error, SafetensorError):
         return WorkbenchError(
             f"the weights of {name!r} are damaged ({text[:120]}); copy or download them again"
         )

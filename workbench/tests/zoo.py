@@ -31,7 +31,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", vocabulary["<s>"])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -50,9 +54,23 @@ _SIZES: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
     },
     "mistral": {**_GROUPED, "sliding_window": 8},
-    "rwkv": {**_COMMON, "attention_hidden_size": 32, "intermediate_size": 64, "context_length": 256, "rescale_every": 0},
+    "rwkv": {
+        **_COMMON,
+        "attention_hidden_size": 32,
+        "intermediate_size": 64,
+        "context_length": 256,
+        "rescale_every": 0,
+    },
     "mamba": {**_COMMON, "state_size": 8},
-    "mamba2": {**_COMMON, "state_size": 8, "num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 2, "chunk_size": 16},
+    "mamba2": {
+        **_COMMON,
+        "state_size": 8,
+        "num_heads": 8,
+        "head_dim": 8,
+        "expand": 2,
+        "n_groups": 2,
+        "chunk_size": 16,
+    },
     "recurrent_gemma": {
         **_COMMON,
         "num_attention_heads": 4,
@@ -84,7 +102,9 @@ def make_model(architecture: str, scale: float = 6.0, seed: int = 0) -> torch.nn
         model = AutoModelForCausalLM.from_config(config).eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if weight.dim() >= 2 and not any(part in name for part in ("embed", "wte", "wpe", "conv", "A_log")):
+                if weight.dim() >= 2 and not any(
+                    part in name for part in ("embed", "wte", "wpe", "conv", "A_log")
+                ):
                     weight.mul_(scale)
                 if architecture == "rwkv" and "embeddings" in name:
                     weight.normal_()

@@ -31,7 +31,8 @@ class Evaluation:
     metrics: the task's metric (mean over the examples), `loss` (nats an answer token, of the true answers),
         `perplexity` (its exponential), `exact_tokens` (share of answers whose every token is the likeliest)
         and `examples`, their number.
-    rows: one dict for each example: question, answer, prediction, score.
+    rows: one dict for each example: question, answer, prediction, score; the score is None where the metric
+        has none for a single answer (perplexity).
     """
 
     metric: str
@@ -74,7 +75,12 @@ def evaluate(
     metric = METRICS[task.metric]
     scores = [metric.score(p, e) for p, e in zip(predictions, examples, strict=True)]
     rows = [
-        {"question": e.prompt, "answer": e.answer.strip(), "prediction": p.strip(), "score": s}
+        {
+            "question": e.prompt,
+            "answer": e.answer.strip(),
+            "prediction": p.strip(),
+            "score": None if math.isnan(s) else s,
+        }
         for e, p, s in zip(examples, predictions, scores, strict=True)
     ]
     metrics = {
