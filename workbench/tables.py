@@ -16,7 +16,8 @@ def table(lines: Sequence[Sequence[str]], right: bool = False) -> str:
     rows = []
     for first, *rest in lines:
         cells = [
-            cell.rjust(width) if right else cell.ljust(width) for cell, width in zip(rest, widths[1:], strict=True)
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width in zip(rest, widths[1:], strict=True)
         ]
         rows.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     return "\n".join(rows)
