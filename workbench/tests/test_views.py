@@ -176,7 +176,7 @@ def test_a_huge_vocabulary_is_thinned_and_the_figure_says_so(run: Run) -> None:
     assert all(
         np.allclose(vocabulary[int(w[1:])], v) for w, v in zip(frame.words, frame.vocabulary, strict=True)
     )
-    assert "100 of 500 words" in Movement(run, frame).figure().layout.title.subtitle.text
+    assert "100 of 500 words" in Movement(run, frame).figure().layout.title.text
 
 
 # The views

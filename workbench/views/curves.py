@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.views.theme import INK, VERMILION, Theme, empty_note, template
+from workbench.views.theme import INK, VERMILION, Theme, empty_note, heading, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ class Curves(View):
             col=1,
         )
         title = measure.removeprefix("validation ").replace("_", " ") if measure else "score"
-        subtitle = (
+        below = (
             f"every {every}th of {len(table):,} steps is drawn"
             if every > 1
             else "loss, and score on validation"
         )
         figure.update_layout(
             template=template(self.theme),
-            title={"text": "How the prompt learns", "subtitle": {"text": subtitle}},
+            title=heading("How the prompt learns", below, self.theme),
             width=self.width,
             height=self.height,
             annotations=[]

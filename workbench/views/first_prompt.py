@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 TASKS = ("find-person", "second-word", "smaller-number", "comparative", "female-of", "swap-ends")
 
 STYLE = """
-.wb-panel { max-width: 920px; padding: 4px 2px 10px; }
+.wb-panel { max-width: 920px; padding: 4px 10px 10px 2px; }
+.wb-panel .widget-html { margin: 0; }
 .wb-panel .wb-form { column-gap: 14px; row-gap: 8px; }
 .wb-panel .wb-form > .jupyter-widgets { flex-direction: column; align-items: stretch; height: auto; margin: 0; }
 .wb-panel .wb-form .widget-label { text-align: left; font-size: 12px; color: var(--wb-quiet); line-height: 20px;
   height: 20px; width: auto; }
-.wb-panel .wb-form select, .wb-panel .wb-form input { width: 100%; height: 30px; }
+.wb-panel .wb-form select, .wb-panel .wb-form input { width: 100%; height: 30px; flex: none; }
 .wb-panel .wb-buttons { column-gap: 8px; margin: 12px 0 2px; align-items: center; }
 .wb-panel .wb-buttons button { height: 32px; line-height: 32px; width: 104px; margin: 0; border-radius: 4px; }
 .wb-panel .wb-status { font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);

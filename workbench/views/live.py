@@ -37,6 +37,7 @@ class LiveFigure(go.FigureWidget):
         self.__dict__["_timer"] = None
         self.__dict__["_last_drawn"] = 0.0
         super().__init__(figure)
+        self._config = {"displaylogo": False}
 
     def draw(self, figure: go.Figure) -> None:
         """Shows `figure` now, or as soon as the last drawing is 0.2 s old; a newer figure replaces a waiting one.

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis.frame import Frame
-from workbench.views.theme import INK, VERMILION, Theme, empty_note, template
+from workbench.views.theme import INK, VERMILION, Theme, empty_note, heading, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Movement(View):
         nothing = not len(table)
         figure.update_layout(
             template=template(self.theme),
-            title={"text": "Where its vectors go", "subtitle": {"text": self._subtitle(table)}},
+            title=heading("Where its vectors go", self._subtitle(table), self.theme),
             width=self.width,
             height=self.height,
             annotations=[
@@ -185,7 +185,7 @@ def _trails(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(x), np.concatenate(y)
 
 
-def _landmarks(words: Sequence[str], places: np.ndarray, most: int = 14) -> list[int]:
+def _landmarks(words: Sequence[str], places: np.ndarray, most: int = 10) -> list[int]:
     """A few whole words, far from one another, to write on the cloud: each the farthest from those before it."""
     whole = [i for i, word in enumerate(words) if len(word) > 2 and word.isalpha()]
     if not whole:

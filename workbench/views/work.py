@@ -52,7 +52,7 @@ class Settings:
         default=0.1, metadata={"label": "Learning rate", "min": 0.0, "width": "110px"}
     )
     """Step size of the optimiser at its height."""
-    steps: int = field(default=200, metadata={"label": "Steps", "min": 1, "max": 100_000, "width": "110px"})
+    steps: int = field(default=150, metadata={"label": "Steps", "min": 1, "max": 100_000, "width": "110px"})
     """Steps of training; each reads one batch."""
 
 
