@@ -128,6 +128,11 @@ class Task(Sequence[Example]):
         return self.source.splits
 
     @property
+    def separator(self) -> str:
+        """What stands between a worked example and the next question: as the small world has it, else a blank line."""
+        return str(getattr(self.source, "separator", "\n\n"))
+
+    @property
     def skipped(self) -> int:
         """How many bad rows `on_bad="skip"` left out, in all splits."""
         return int(getattr(self.source, "skipped", 0))

@@ -122,9 +122,9 @@ def compare(
 
 
 def default_hand_prompt(task: Task, shots: int = 2) -> str:
-    """Worked examples of the train split, one a line: a prompt that a person would write by hand."""
+    """Worked examples of the train split before the question: the prompt that a person would write first."""
     examples = task.examples("train", n=shots, seed=0)
-    return "".join(f"{e.text}\n" for e in examples)
+    return "".join(e.text + task.separator for e in examples)
 
 
 def score_answers(
