@@ -99,7 +99,7 @@ class Frame:
 
 
 def fit_frame(
-    vocabulary: ArrayLike, words: tuple[str, ...], prior: ArrayLike, keep: int = 3000, seed: int = 0
+    vocabulary: ArrayLike, words: tuple[str, ...], prior: ArrayLike, keep: int = 4096, seed: int = 0
 ) -> Frame:
     """Fits the plane on the vocabulary (V, d) and the prompt's first vectors (P, d).
 

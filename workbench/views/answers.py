@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = "answers.json"
 
 #: The ways to ask, in the order of the columns, with the heading of each.
-WAYS = {"zero_shot": "no prompt", "hand_written": "hand-written prompt", "trained": "trained prompt"}
+WAYS = {"zero_shot": "no prompt", "hand_written": "hand-written", "trained": "trained"}
 
 STYLE = """
 .wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text); }
@@ -152,7 +152,7 @@ class Answers(View):
         caption = f"{escape(self.title(asked))}; the score is {score}. "
         caption += f"The first {len(rows)} are shown, shaded where training changed the score."
         if asked.get("hand_prompt"):
-            caption += f" Hand-written prompt: “{escape(_short(asked['hand_prompt'], 160))}”"
+            caption += f" Hand-written prompt: “{escape(_short(asked['hand_prompt'].strip(), 160)).replace(chr(10), ' ⏎ ')}”"
         return (
             f"<h4>What it learnt</h4><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(lines)}</tbody></table>"

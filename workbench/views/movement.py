@@ -167,11 +167,13 @@ class Movement(View):
             return "in the main plane of the vocabulary"
         snapshots = self.snapshots()
         steps = list(snapshots)
-        share = self.frame.share_seen(snapshots[steps[0]], snapshots[steps[-1]])
-        kept, total = len(self.frame.words), self.frame.total
-        thinned = f"; {kept:,} of {total:,} words drawn" if kept < total else ""
-        seen = f", which shows {share:.0%} of their way" if steps[-1] > steps[0] else ""
-        return f"step {steps[-1]}, in the words' main plane{seen}{thinned}"
+        parts = [f"step {steps[-1]}"]
+        if steps[-1] > steps[0]:
+            share = self.frame.share_seen(snapshots[steps[0]], snapshots[steps[-1]])
+            parts.append(f"the plane shows {share:.0%} of their way")
+        if len(self.frame.words) < self.frame.total:
+            parts.append(f"{len(self.frame.words):,} of {self.frame.total:,} words")
+        return "; ".join(parts)
 
 
 def _trails(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

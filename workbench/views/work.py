@@ -137,7 +137,7 @@ class Work(threading.Thread):
         }
         evaluations = {}
         for way, arguments in asks.items():
-            self.note = f"answering {QUESTIONS} unseen questions with {WAYS[way]}"
+            self.note = f"answering {QUESTIONS} unseen questions: {WAYS[way]}"
             evaluations[way] = wb.evaluate(backbone, task, split="test", n=QUESTIONS, **arguments)
         write_answers(run, backbone.name, task.name, evaluations, written, task.metric)
 

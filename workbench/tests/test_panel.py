@@ -1,0 +1,100 @@
+"""The first panel without a browser: its buttons train for real, on a small random model, and it finds its run again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from workbench.tests import zoo
+from workbench.views import FirstPrompt, first_prompt
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("backbones") / "small-llama"
+    zoo.make_model("llama").save_pretrained(folder)
+    zoo.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def steps(panel: FirstPrompt) -> list[int]:
+    return [line["step"] for line in panel.run.metrics()] if panel.run else []
+
+
+def test_train_then_find_the_run_again(backbone: str, tmp_path: Path) -> None:
+    """Protects the button, and the cell that is run again: a new panel shows what the old one trained."""
+    panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"], tokens=3, steps=6)
+    assert "press Train" in panel._status.value and not len(panel.answers.data())
+    busy = time.thread_time()
+    panel._train.click()
+    assert time.thread_time() - busy < 0.1, "a callback must return at once: the page waits for it"
+    assert panel.form.controls["task"].disabled and panel._train.disabled
+    assert panel.wait(300)
+    assert "Finished: step 6 of 6" in panel._status.value
+    assert steps(panel) == [1, 2, 3, 4, 5, 6]
+    assert len(panel.answers.data()) == 40 and "wb-answers" in panel.answers.widget().value
+    assert len(panel.movement.data()) == 3 * 7, "three vectors, at the start and after each of six steps"
+    for view in (panel.curves, panel.movement):
+        view.widget().flush()
+    assert len(panel.curves.widget().data[0].x) == 6 and len(panel.movement.widget().data[-1].x) == 3
+
+    again = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"])
+    assert "moved to a newer cell" in panel._status.value
+    assert again.form.value.steps == 6 and again.form.value.tokens == 3
+    assert "Finished: step 6 of 6" in again._status.value
+    assert len(again.curves.widget().data[0].x) == 6
+    again.close()
+
+
+def test_pause_stop_and_go_on(backbone: str, tmp_path: Path) -> None:
+    """Protects the other buttons: held steps stay held, a stopped run is asked and can go on, no step is lost."""
+    panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"], tokens=2, steps=4000)
+    panel.train()
+    until(lambda: len(steps(panel)) >= 2)
+    panel.pause()
+    until(lambda: "Paused at step" in panel._status.value)
+    held = len(steps(panel))
+    time.sleep(0.5)
+    assert len(steps(panel)) == held
+    assert panel._hold.description == "Resume" and not panel._hold.disabled
+    panel._hold.click()
+    until(lambda: len(steps(panel)) > held)
+    panel._end.click()
+    assert panel.wait(300)
+    assert "Stopped at step" in panel._status.value and len(panel.answers.data()) == 40
+
+    first_prompt._works.clear()  # as after the kernel was started anew
+    later = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"])
+    before = len(steps(later))
+    assert later._hold.description == "Resume" and "Stopped at step" in later._status.value
+    later._hold.click()
+    until(lambda: len(steps(later)) > before + 1)
+    later.stop()
+    assert later.wait(300)
+    assert steps(later) == list(range(1, len(steps(later)) + 1))
+    later.close()
+
+
+def test_a_failure_is_said_on_the_panel_and_the_next_try_works(backbone: str, tmp_path: Path) -> None:
+    """Protects the reader: one sentence, the traceback folded away, and the form free again."""
+    panel = FirstPrompt(tmp_path, backbones=["tiny-lama", backbone], tasks=["find-person"], tokens=2, steps=2)
+    panel.train()
+    assert panel.wait(120)
+    shown = panel._status.value
+    assert "tiny-lama" in shown and "<details><summary>Where it happened" in shown and "Failed" in shown
+    assert not panel._train.disabled and panel._end.disabled
+    panel.form.controls["backbone"].value = backbone
+    panel.train()
+    assert panel.wait(300)
+    assert "Finished: step 2 of 2" in panel._status.value and "wb-error" not in panel._status.value
+    panel.close()
