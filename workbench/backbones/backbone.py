@@ -51,7 +51,7 @@ class Backbone:
             tokenizer.chat_template = None
         self.runner: Runner = make_runner(model)
         self.layers: list[nn.Module] = _find_layers(model)
-        self.kind: Kind = _find_kind(model, self.runner)
+        self.kind: Kind = _find_kind(model, self._cache(2))
 
     @property
     def width(self) -> int:
@@ -91,6 +91,24 @@ class Backbone:
         """Which batch layouts are exact here, found by a small numerical probe on first use."""
         return probe(self.runner, self.vocabulary()[: min(self.vocabulary_size, 4096)])
 
+    @functools.cached_property
+    def state(self) -> dict[str, int]:
+        """What one row remembers, in numbers kept: `fixed` whatever was read, and `per_token` more for each token.
+
+        Counted in the cache after two and after three tokens, so a sliding window counts as per token. Both are
+        0 for a model that gives no cache (RecurrentGemma keeps its state in its modules).
+        """
+        two, three = (_numbers(self._cache(tokens)) for tokens in (2, 3))
+        return {"fixed": two - 2 * (three - two), "per_token": three - two}
+
+    def _cache(self, tokens: int) -> Any:
+        with torch.no_grad():
+            embeddings = self.vocabulary()[:1].expand(tokens, -1)[None]
+            mask = torch.ones(1, tokens, dtype=torch.bool, device=self.device)
+            return self.runner(
+                embeddings, mask, torch.arange(tokens, device=self.device)[None], use_cache=True
+            ).cache
+
     def embed(self, ids: Tensor) -> Tensor:
         """(…) token ids to (…, width): what the layers read, so with Gemma's √width factor."""
         return self.model.get_input_embeddings()(ids.to(self.device))
@@ -111,6 +129,7 @@ class Backbone:
             "width": self.width,
             "vocabulary": self.vocabulary_size,
             "context": self.context_length,
+            "state": self.state,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
         }
@@ -269,15 +288,8 @@ def _find_layers(model: PreTrainedModel) -> list[nn.Module]:
     return list(lists[0])
 
 
-def _find_kind(model: PreTrainedModel, runner: Runner) -> Kind:
+def _find_kind(model: PreTrainedModel, cache: Any) -> Kind:
     """What the layers remember with: keys and values, a state, or both. Read off a cache, else off the config."""
-    embedding = model.get_input_embeddings()
-    with torch.no_grad():
-        embeddings = embedding(
-            torch.zeros(1, 2, dtype=torch.long, device=next(embedding.parameters()).device)
-        )
-        mask = torch.ones(1, 2, dtype=torch.bool, device=embeddings.device)
-        cache = runner(embeddings, mask, torch.arange(2, device=mask.device)[None], use_cache=True).cache
     layers = getattr(cache, "layers", None)
     if layers:
         keys = any(isinstance(getattr(layer, "keys", None), Tensor) for layer in layers)
@@ -289,3 +301,21 @@ def _find_kind(model: PreTrainedModel, runner: Runner) -> Kind:
     else:
         keys, states = False, True
     return "hybrid" if keys and states else "recurrent" if states else "attention"
+
+
+def _numbers(cache: Any) -> int:
+    """Numbers in the tensors of a cache, whatever it is made of."""
+    if isinstance(cache, Tensor):
+        return cache.numel()
+    if isinstance(cache, dict):
+        return sum(_numbers(part) for part in cache.values())
+    if isinstance(cache, (tuple, list)):
+        return sum(_numbers(part) for part in cache)
+    parts = [
+        getattr(cache, name, None) for name in ("layers", "keys", "values", "conv_states", "recurrent_states")
+    ]
+    return (
+        0
+        if cache is None
+        else sum(_numbers(part) for part in parts if part is not None and not callable(part))
+    )

@@ -45,6 +45,15 @@ def test_backbone_knows_itself(architecture: str) -> None:
     assert not any(p.requires_grad for p in backbone.model.parameters()) and not backbone.model.training
 
 
+def test_state_is_counted() -> None:
+    """What a row remembers: keys and values of every token, or RWKV-4's five vectors a layer, or both."""
+    layers, width = 3, 32
+    assert zoo.backbone("gpt2").state == {"fixed": 0, "per_token": 2 * layers * width}
+    assert zoo.backbone("rwkv").state == {"fixed": 5 * layers * width, "per_token": 0}
+    both = zoo.backbone("falcon_h1").state
+    assert both["fixed"] > 0 and both["per_token"] > 0
+
+
 def test_embeddings_are_what_the_layers_read() -> None:
     """Gemma's embedding module scales by the root of the width, and so do `embed` and `vocabulary`."""
     gemma, llama = zoo.backbone("gemma3_text"), zoo.backbone("llama")

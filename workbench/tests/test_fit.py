@@ -335,6 +335,7 @@ BAD = [
         lambda t, d: fit(zoo.backbone("llama"), SoftPrompt(zoo.backbone("llama"), tokens=300), t, SHORT),
         "300.*256",
     ),
+    (lambda t, d: train(t, None, FitConfig(trackers=("tensorbord",))), "did you mean 'tensorboard'"),
     (lambda t, d: load_method(d / "full", zoo.backbone("llama")), "holds no trained method"),
 ]
 

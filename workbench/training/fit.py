@@ -20,7 +20,7 @@ from torch import Tensor
 
 import workbench
 from workbench.backbones.backbone import Backbone, load_backbone
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, unknown
 from workbench.methods.apply import answer_logits
 from workbench.methods.method import METHODS, Method
 from workbench.methods.rows import Rows
@@ -86,6 +86,8 @@ def fit(
         facts = describe_run(backbone, method, task, config)
         run = _open_run(Path(run_dir), facts, resume)
         loop.attach(run)
+    elif config.trackers:
+        raise WorkbenchError("trackers write beside a run; give a run_dir as well, or leave trackers out")
     elif resume:
         raise WorkbenchError("resume=True needs the run_dir of the run to go on with")
     return loop.steps()
@@ -176,7 +178,8 @@ class _Loop:
             parts = [encoded[i : i + size] for i in range(0, len(encoded), size)]
             self.validation = [Rows.collate(part, backbone.device) for part in parts]
         self.parameters = [p for p in method.parameters() if p.requires_grad]
-        # Accelerate moves nothing (the backbone says where things are); it runs backward, clips, and tracks.
+        # Accelerate moves nothing (the backbone says where things are); it runs backward and the trackers.
+        _check_trackers(config)
         self.accelerator = Accelerator(
             device_placement=False, log_with=list(config.trackers) or None, project_dir="."
         )
@@ -200,7 +203,8 @@ class _Loop:
             raise
         if self.config.trackers:
             self.accelerator.project_configuration.set_directories(str(run.path))
-            self.accelerator.init_trackers(run.name)
+            self.accelerator.project_configuration.logging_dir = str(run.path)
+            self.accelerator.init_trackers("trackers")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.method.load_state_dict(checkpoint.method)
@@ -303,7 +307,7 @@ class _Loop:
                 self._snapshot()
             if self._due(self.config.checkpoint_every):
                 self._checkpoint()
-        if self.config.trackers:
+        if self.run is not None and self.config.trackers:
             flat = {**facts, **{f"validation_{k}": v for k, v in (step.validation or {}).items()}}
             flat.pop("validation", None)
             self.accelerator.log(flat, step=step.index)
@@ -343,6 +347,19 @@ def autocast(backbone: Backbone, config: FitConfig) -> Any:
     if config.precision == "backbone":
         return contextlib.nullcontext()
     return torch.autocast(backbone.device.type, torch.bfloat16)
+
+
+def _check_trackers(config: FitConfig) -> None:
+    """Refuse trackers that Accelerate would leave out with a warning."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    for name in config.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+        if name not in [str(getattr(t, "value", t)) for t in get_available_trackers()]:
+            raise WorkbenchError(
+                f"the tracker {name!r} is not installed; pip install {name}, or leave it out"
+            )
 
 
 def _make_optimizer(parameters: list[torch.nn.Parameter], config: FitConfig) -> torch.optim.Optimizer:
