@@ -15,8 +15,9 @@ from workbench.views import FirstPrompt, first_prompt
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("backbones") / "small-llama"
-    zoo.make_model("llama").save_pretrained(folder)
-    zoo.tokenizer().save_pretrained(folder)
+    small = zoo.backbone("llama")
+    small.model.save_pretrained(folder)
+    small.tokenizer.save_pretrained(folder)
     return str(folder)
 
 

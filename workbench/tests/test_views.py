@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from workbench.views.answers import write_answers
 from workbench.views.first_prompt import fault_html, seconds_text, status_html
 from workbench.views.form import Form
 from workbench.views.live import INTERVAL
-from workbench.views.work import Moment, Settings, Work, moment, new_path, newest_path, settings_of
+from workbench.views.work import Moment, Settings, Stage, Work, moment, new_path, newest_path, settings_of
 
 WIDTH, WORDS, TOKENS = 12, 60, 4
 
@@ -44,7 +45,13 @@ def run(tmp_path: Path) -> Run:
     dice = np.random.default_rng(0)
     start = dice.normal(size=(TOKENS, WIDTH)).astype(np.float32)
     for step in range(1, 41):
-        line = {"step": step, "loss": 3.0 / step, "tokens": 20, "seconds": 0.5, "learning_rate": 0.05}
+        line: dict[str, Any] = {
+            "step": step,
+            "loss": 3.0 / step,
+            "tokens": 20,
+            "seconds": 0.5,
+            "learning_rate": 0.05,
+        }
         if step % 10 == 0:
             line["validation"] = {"loss": 1.0, "accuracy": step / 100}
         made.append_metrics(line)
@@ -299,10 +306,11 @@ def test_a_run_whose_kernel_ended_can_be_told_from_one_that_trains(run: Run) -> 
     """Protects the panel after a restart: a directory that says `running` with no thread behind it is interrupted."""
     assert moment(run, None) == Moment("interrupted", 40, 80, 0.075)
     work = Work(Settings(task="find-person", steps=80), run.path)
-    work.stage, work.job = "training", SimpleNamespace(state="running")
+    job: Any = SimpleNamespace(state="running")
+    work.stage, work.job = "training", job
     now = moment(run, work)
     assert now.stage == "training" and now.seconds_left == pytest.approx(20)
-    work.job.state = "paused"
+    job.state = "paused"
     assert moment(run, work).stage == "paused"
     run.write_status(state="failed", step=40, steps=80, error="the loss became nan at step 41")
     assert moment(run, None).error == "the loss became nan at step 41"
@@ -326,7 +334,7 @@ def test_a_failure_is_one_sentence_with_the_traceback_folded_away() -> None:
 
 
 def test_every_stage_has_its_sentence() -> None:
-    stages = ("loading", "training", "paused", "answering", "finished", "stopped", "interrupted", "failed")
+    stages = get_args(Stage)
     sentences = {
         stage: status_html(Moment(stage, 3, 9, 0.5, 75.0, "reading"), Path("runs/x")) for stage in stages
     }

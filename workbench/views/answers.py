@@ -24,7 +24,8 @@ FILE = "answers.json"
 WAYS = {"zero_shot": "no prompt", "hand_written": "hand-written", "trained": "trained"}
 
 STYLE = """
-.wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text); }
+.wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
+  background: var(--wb-paper); }
 .wb-answers table { border-collapse: collapse; width: 100%; table-layout: fixed; }
 .wb-answers th, .wb-answers td { text-align: left; vertical-align: top; padding: 6px 10px 6px 0; background: none;
   border: 0; border-bottom: 1px solid var(--wb-line); overflow-wrap: anywhere;
@@ -125,8 +126,8 @@ class Answers(View):
 
     def table_html(self) -> str:
         """The first rows as an HTML table: ✓ right, ✗ wrong, ~ in part; a row is shaded where training changed it."""
-        asked, ink = self.read(), INK[self.theme]
-        colours = "; ".join(f"--wb-{name}: {ink[name]}" for name in ("text", "quiet", "line"))
+        asked = self.read()
+        colours = "; ".join(f"--wb-{name}: {colour}" for name, colour in INK[self.theme].items())
         if asked is None:
             note = "Once the prompt is trained, the same questions are answered here with and without it."
             body = f"<div class='wb-empty'>{note}</div>"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TASKS = ("find-person", "second-word", "smaller-number", "comparative", "female-of", "swap-ends")
 
 STYLE = """
-.wb-panel { max-width: 920px; padding: 4px 10px 10px 2px; }
+.wb-panel { max-width: 920px; padding: 4px 10px 10px 2px; background: var(--wb-paper); }
 .wb-panel .widget-html { margin: 0; }
 .wb-panel .wb-form { column-gap: 14px; row-gap: 8px; }
 .wb-panel .wb-form > .jupyter-widgets { flex-direction: column; align-items: stretch; height: auto; margin: 0; }
@@ -44,7 +44,7 @@ STYLE = """
 .wb-panel .wb-buttons { column-gap: 8px; margin: 12px 0 2px; align-items: center; }
 .wb-panel .wb-buttons button { height: 32px; line-height: 32px; width: 104px; margin: 0; border-radius: 4px; }
 .wb-panel .wb-status { font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
-  font-variant-numeric: tabular-nums; }
+  font-variant-numeric: tabular-nums; margin-bottom: 8px; }
 .wb-panel .wb-status small { color: var(--wb-quiet); font-size: 12px; }
 .wb-panel .wb-track { height: 4px; border-radius: 2px; background: var(--wb-line); margin: 8px 0 6px; }
 .wb-panel .wb-track > div { height: 4px; border-radius: 2px; background: #0072B2; transition: width .2s linear; }
@@ -90,7 +90,7 @@ class FirstPrompt:
         self._closed = threading.Event()
         self._drawn: tuple[Any, ...] = ()
         self._fault: Exception | None = None
-        self._build(INK[theme])
+        self._build(theme)
         active = [path for path, work in _works.items() if work.is_alive() and path.parent == self.folder]
         self.path = max(active, default=None) or newest_path(self.folder)
         if (older := _newest.get(self.folder)) is not None:
@@ -216,7 +216,7 @@ class FirstPrompt:
 
     # How it is put together
 
-    def _build(self, ink: dict[str, str]) -> None:
+    def _build(self, theme: Theme) -> None:
         self._train = self._button("Train", "bolt", self.train, button_color=BLUE, text_color="white")
         self._hold = self._button(
             "Pause", "pause", lambda: self.resume() if self._resumes() else self.pause()
@@ -224,12 +224,14 @@ class FirstPrompt:
         self._end = self._button("Stop", "stop", self.stop)
         self._buttons = (self._train, self._hold, self._end)
         self._status = w.HTML(layout={"width": "100%"})
-        colours = "; ".join(f"--wb-{name}: {ink[name]}" for name in ("text", "quiet", "line"))
-        style = w.HTML(f"<style>.wb-panel {{ {colours} }} {STYLE}</style>", layout={"display": "none"})
+        colours = "; ".join(f"--wb-{name}: {colour}" for name, colour in INK[theme].items())
+        style = w.HTML(
+            f"<style>.wb-panel.wb-{theme} {{ {colours} }} {STYLE}</style>", layout={"display": "none"}
+        )
         buttons = w.HBox(self._buttons).add_class("wb-buttons")
         figures = w.HBox([self.curves.widget(), self.movement.widget()], layout={"flex_flow": "row wrap"})
         parts = [style, self.form.box, buttons, self._status, figures, self.answers.widget()]
-        self._box = w.VBox(parts).add_class("wb-panel")
+        self._box = w.VBox(parts).add_class("wb-panel").add_class(f"wb-{theme}")
 
     def _resumes(self) -> bool:
         return bool(self._hold.description == "Resume")
@@ -275,7 +277,7 @@ def status_html(now: Moment | None, path: Path | None) -> str:
         "finished": f"Finished: {step}{loss}",
         "stopped": f"Stopped at {step}{loss}",
         "interrupted": f"Interrupted at {step}: its kernel ended. Resume goes on from the last checkpoint.",
-        "failed": f"Failed at {step}",
+        "failed": f"Failed at {step}" if now.step else "Failed before the first step",
     }[now.stage]
     where = (
         f"<br><small>kept in {escape(_near(path))}</small>"

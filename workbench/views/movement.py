@@ -111,7 +111,7 @@ class Movement(View):
                     mode="lines",
                     name="path",
                     line={"color": VERMILION, "width": 1.2},
-                    opacity=0.55,
+                    opacity=0.7,
                     hoverinfo="skip",
                 ),
                 go.Scatter(
