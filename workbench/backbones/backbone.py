@@ -28,6 +28,9 @@ from workbench.backbones.runner import Runner, make_runner
 from workbench.data import BACKBONES
 from workbench.errors import WorkbenchError, unknown
 
+_OPTIONS = ("device", "dtype", "allow_remote_code", "device_map", "attn_implementation", "quantization_config",
+            "max_memory", "offload_folder", "revision", "token", "cache_dir", "local_files_only")  # fmt: skip
+
 Kind = Literal["attention", "recurrent", "hybrid"]
 
 
@@ -196,6 +199,11 @@ def load_backbone(
             trust_remote_code=trust,
             **{"use_safetensors": True, **options},
         )
+    except TypeError as error:
+        words = str(error).split("unexpected keyword argument ")
+        if len(words) == 2 and words[1].strip("'\"") in options:
+            raise unknown("option of load_backbone", words[1].strip("'\""), _OPTIONS) from error
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _explain(name, source, error) from error
     if "device_map" not in options and "quantization_config" not in options:

@@ -31,6 +31,7 @@ from workbench.backbones.score import (
 from workbench.tasks import world
 from workbench.tasks.world import mixture
 from workbench.tasks.world.relations import HELD_OUT
+from workbench.tasks.world.sample import Split
 
 SHOTS = 4
 NOT_QUESTIONS = ("stories", "running")
@@ -53,10 +54,18 @@ def family_accuracy(
 
 
 def story_scores(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cases: int, seed: int = 0
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    cases: int,
+    split: Split = "train",
+    seed: int = 0,
 ) -> StoryScores:
-    """The stories behind the forgetting map: about `cases` clauses for each number of clauses, test split."""
-    return score_stories(model, tokenizer, map_cells(cases), "test", seed)
+    """The stories behind the map: about `cases` clauses for each number of clauses, none of them read in training.
+
+    They are told in the sentences of the train split, so that the map shows what is forgotten and not which wording
+    was never learnt; `split="test"` tells them in held-out sentences.
+    """
+    return score_stories(model, tokenizer, map_cells(cases), split, seed)
 
 
 def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str, Any]:
@@ -66,6 +75,7 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     model, tokenizer = load_finished(folder / "backbone")
     stories = story_scores(model, tokenizer, cases)
+    held_out = story_scores(model, tokenizer, cases // 4, "test")
     accuracy: dict[str, dict[str, Any]] = {}
     for name, family in world.families().items():
         if family.group in NOT_QUESTIONS and name != "story-due":
@@ -108,6 +118,8 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
         "accuracy_by_group": group_means(accuracy),
         "cases": cases,
         "forgetting": stories.forgetting(),
+        "met": round(stories.share(), 4),
+        "met_in_held_out_sentences": round(held_out.share(), 4),
         "chance": round(stories.chance(), 4),
         "loss_by_position": stories.loss_by_position(),
         "card_seconds": round(time.perf_counter() - begun),
@@ -220,9 +232,10 @@ Held-out stories and relations, measured every {recipe["evaluate_every"]} steps 
 ## Forgetting
 
 Share of clauses met (number of cases), by the number of clauses in the prompt and the tokens from the end of the
-prompt to the word that falls due. Test stories, read under teacher forcing; a clause is met when the due word is
-the most likely of the whole vocabulary. Distances are bins ({edges}). Guessing among the
-prompt's own values that would fit meets {_percent(card["chance"])}.
+prompt to the word that falls due. New stories in sentences that training knows, read under teacher forcing; a clause
+is met when the due word is the most likely of the whole vocabulary. Distances are bins ({edges}).
+Over all of them {_percent(card["met"])} are met, in sentences held out of training {_percent(card["met_in_held_out_sentences"])};
+guessing among the prompt's own values that would fit meets {_percent(card["chance"])}.
 
 {forgetting_table(card["forgetting"])}
 

@@ -66,16 +66,20 @@ class PretrainConfig:
     """Longest sequence in tokens that the model states."""
     vocabulary: int = 3072
     """Most entries of the tokenizer."""
-    steps: int = 6400
+    steps: int = 5200
     """Optimizer steps."""
     batch_tokens: int = 4096
     """Tokens of a step, padding included."""
     learning_rate: float = 2e-3
-    """Peak of AdamW's rate: linear warm-up, constant, then linear decay to a hundredth."""
+    """Peak of AdamW's rate, reached after the warm-up."""
     warmup: int = 50
     """Steps of warm-up."""
-    decay: float = 0.8
-    """Share of the steps, at the end, over which the rate falls."""
+    hold: int = 1280
+    """Step until which the rate stays at its peak; from there it falls on a line that meets zero at `horizon`."""
+    horizon: int = 6400
+    """Step at which the falling rate would meet zero, beyond the end of the run."""
+    cooldown: int = 500
+    """Steps, at the end, over which the rate falls to zero from wherever it is."""
     weight_decay: float = 0.05
     """On matrices; norms, mixes, decays and embeddings are free of it."""
     clip: float = 1.0
@@ -236,8 +240,9 @@ def batch_loss(model: PreTrainedModel, batch: Batch, precision: str) -> tuple[Te
 def rate(config: PretrainConfig, step: int) -> float:
     """Learning rate of step `step` (0 for the first)."""
     rise = min(1.0, (step + 1) / max(1, config.warmup))
-    left = (config.steps - step) / max(1.0, config.decay * config.steps)
-    return config.learning_rate * rise * max(0.01, min(1.0, left))
+    fall = min(1.0, max(0.0, (config.horizon - step) / max(1, config.horizon - config.hold)))
+    end = min(1.0, (config.steps - step) / max(1, config.cooldown))
+    return config.learning_rate * rise * fall * end
 
 
 def make_optimizer(model: PreTrainedModel, config: PretrainConfig) -> torch.optim.AdamW:

@@ -136,7 +136,7 @@ def score_stories(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     cells: Sequence[tuple[int, int]],
-    split: Split = "test",
+    split: Split,
     seed: int = 0,
 ) -> StoryScores:
     """Scores one story for each (clauses, length in words) of `cells`."""

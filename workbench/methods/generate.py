@@ -78,7 +78,7 @@ def generate(
     texts = [""] * len(prompts)
     for start in range(0, len(prompts), config.batch_size):
         part = prompts[start : start + config.batch_size]
-        for row, text, _ in _write(backbone, part, method, config, first_row=start):
+        for row, text, _ in _write(backbone, part, method, config, first_row=start, streaming=False):
             texts[start + row] = text
     return texts
 
@@ -90,7 +90,7 @@ def stream(
     config = config or GenerateConfig()
     held_back = max((len(s) for s in config.stop), default=1) - 1
     shown = 0
-    for _, text, done in _write(backbone, [prompt], method, config, first_row=0):
+    for _, text, done in _write(backbone, [prompt], method, config, first_row=0, streaming=True):
         stable = len(text) if done else len(text.rstrip("\ufffd")) - held_back
         if stable > shown:
             yield text[shown:stable]
@@ -99,9 +99,14 @@ def stream(
 
 @torch.no_grad()
 def _write(
-    backbone: Backbone, prompts: Sequence[str], method: Method | None, config: GenerateConfig, first_row: int
+    backbone: Backbone,
+    prompts: Sequence[str],
+    method: Method | None,
+    config: GenerateConfig,
+    first_row: int,
+    streaming: bool,
 ) -> Iterator[tuple[int, str, bool]]:
-    """(row, its text so far, whether it is finished) after every token."""
+    """(row, its text so far, whether it is finished): after every token when streaming, else once a row."""
     injection = method.injection() if method is not None else NOTHING
     encoded = [
         encode_question(
@@ -135,14 +140,17 @@ def _write(
             done = token in ends
             if not done:
                 written[row].append(token)
+            done = done or len(written[row]) >= config.max_new_tokens
+            if not (done or streaming or config.stop):
+                continue  # decoding every row at every token would cost more than a small model
             text = str(backbone.tokenizer.decode(written[row], skip_special_tokens=True))
             stops = [at for s in config.stop if (at := text.find(s)) >= 0]
             if stops:
-                text = text[: min(stops)]
-            done = done or bool(stops) or len(written[row]) >= config.max_new_tokens
+                text, done = text[: min(stops)], True
             if done:
                 finished.add(row)
-            yield row, text, done
+            if done or streaming:
+                yield row, text, done
         if len(finished) == len(active):
             return
         stay = [i for i, row in enumerate(active) if row not in finished]

@@ -130,6 +130,10 @@ def test_device_and_dtype_are_checked(folder: Path) -> None:
         load_backbone(folder, device="warp:9")
     with pytest.raises(WorkbenchError, match="no dtype is called 'float31'"):
         load_backbone(folder, device="cpu", dtype="float31")
+    with pytest.raises(
+        WorkbenchError, match="no option of load_backbone is called 'attn_implementaton'; did you mean"
+    ):
+        load_backbone(folder, device="cpu", attn_implementaton="eager")
 
 
 def test_model_without_blocks_is_refused() -> None:

@@ -326,6 +326,10 @@ BAD = [
         ),
         "no run",
     ),
+    (
+        lambda t, d: fit(zoo.backbone("llama"), prompt(zoo.backbone("llama")), t, SHORT, "/proc/run"),
+        "/proc/run cannot be written",
+    ),
     (lambda t, d: Run(d / "nowhere"), "no run"),
     (lambda t, d: FitConfig(optimizer="adamv"), "did you mean 'adam' or 'adamw'"),  # type: ignore[arg-type]
     (lambda t, d: FitConfig(steps=0), "at least 1"),
