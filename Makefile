@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help lab test test-notebooks lint bench lock
+.PHONY: help lab test test-notebooks screenshots lint bench lock
 
 # The first Python that fits and can make virtual environments; choose another by `make lab PYTHON=…`.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
@@ -28,6 +28,9 @@ test: .venv/.installed-test  ## the unit tests
 
 test-notebooks: .venv/.installed-test  ## the end-to-end tests: notebooks in a browser, the command line as a process
 	$(BIN)/python -m pytest tests $(ARGS)
+
+screenshots: .venv/.installed-test  ## the pictures of the README, taken from the notebooks in a real browser
+	WORKBENCH_REQUIRE_BROWSER=1 WORKBENCH_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests -k notebook_first $(ARGS)
 
 lint: .venv/.installed-lint  ## format, rules, types
 	$(BIN)/ruff format --check .

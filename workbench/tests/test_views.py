@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -266,6 +267,15 @@ def test_every_view_has_an_empty_state_a_table_and_a_page(run: Run, frame: Frame
 def test_saving_under_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match=r"end it in \.html"):
         Curves().save(tmp_path / "curves.pdf")
+
+
+@pytest.mark.skipif(
+    find_spec("kaleido") is not None, reason="kaleido is installed, so there is nothing to ask for"
+)
+def test_a_picture_without_kaleido_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(WorkbenchError, match="pip install kaleido"):
+        Curves().save(tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_a_live_view_follows_its_run(run: Run) -> None:

@@ -66,7 +66,7 @@ def template(theme: Theme = "light") -> go.layout.Template:
                 "xref": "paper",
                 "xanchor": "left",
                 "yref": "container",
-                "y": 0.98,
+                "y": 0.965,
                 "yanchor": "top",
                 "pad": {"t": 6},
                 "font": {"size": 14, "weight": 600},
