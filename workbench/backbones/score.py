@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,11 @@ def hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:
     if isinstance(model, RwkvForCausalLM):
         return rwkv.forward(model, model.rwkv.embeddings(ids)).hidden
     return model.model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+_words = lru_cache(maxsize=4)(
+    Words
+)  # a tokenizer's dictionary of words is worth keeping between measurements
 
 
 class Row(NamedTuple):
@@ -140,7 +146,7 @@ def score_stories(
     seed: int = 0,
 ) -> StoryScores:
     """Scores one story for each (clauses, length in words) of `cells`."""
-    words = Words(tokenizer)
+    words = _words(tokenizer)
     rows, dues = [], []
     for index, (clauses, length) in enumerate(cells):
         story = make_story(rng("forgetting", split, seed, index), clauses, length, split)
@@ -190,7 +196,7 @@ def score_family(
     seed: int = 0,
 ) -> float:
     """Share of `n` samples of a family that a greedy writer answers exactly, then ending the text or sentence."""
-    words = Words(tokenizer)
+    words = _words(tokenizer)
     stops = {words.eos, *words.ids(" .")}
     options = {"shots": shots} if shots else {}
     rows = []

@@ -23,6 +23,7 @@ from workbench.backbones.pretrain import (
     feed,
     new_model,
     pretrain,
+    rate,
 )
 from workbench.backbones.score import Row, score
 from workbench.data import BACKBONES
@@ -38,6 +39,9 @@ TINY = PretrainConfig(
     vocabulary=600,
     steps=6,
     warmup=2,
+    cooldown=4,
+    card_samples=1,
+    card_cases=2,
     batch_tokens=512,
     opening_documents=10,
     opening_batch=512,
@@ -150,8 +154,6 @@ def test_loss_falls_and_a_resumed_run_is_bit_equal(
 ) -> None:
     """Protects the checkpoint: weights, moments and place in the data, across a shard's end and a lost step."""
     config = replace(TINY, architecture=architecture, steps=14, learning_rate=1e-2)
-    kwargs = {"card_samples": 1, "card_cases": 2}
-    config = replace(config, **kwargs)
     whole = _run(config, tmp_path / "whole", words_folder)
     _run(config, tmp_path / "parts", words_folder, stop_at=5)
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:  # a step whose checkpoint a kill prevented
@@ -173,6 +175,15 @@ def test_loss_falls_and_a_resumed_run_is_bit_equal(
         and card["forgetting"]
         and (tmp_path / "whole" / "backbone" / "README.md").exists()
     )
+
+
+def test_the_rate_rises_falls_and_ends_at_nothing() -> None:
+    """Protects the schedule that the recipes state."""
+    config = RECIPES["tiny-llama"]
+    rates = [rate(config, step) for step in range(config.steps + 1)]
+    assert max(rates) == rates[config.warmup] == config.learning_rate and rates[-1] == 0
+    falling = rates[config.hold :]
+    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
 
 
 def test_bad_recipes_and_folders_are_refused(words_folder: Path, tmp_path: Path) -> None:
@@ -236,8 +247,8 @@ def test_the_recurrent_backbone_forgets_and_the_other_does_not() -> None:
     maps = {}
     for name in BUNDLED:
         cells = json.loads((BACKBONES / name / "card.json").read_text())["forgetting"]
-        near = [(share, n) for c, d, share, n in cells if c <= 2 and d <= 25]
-        far = [(share, n) for c, d, share, n in cells if c >= 12 and d >= 400]
+        near = [(share, n) for c, d, share, n in cells if c == 1 and d <= 25]
+        far = [(share, n) for c, d, share, n in cells if c >= 12 and d >= 200]
         maps[name] = [sum(s * n for s, n in part) / sum(n for _, n in part) for part in (near, far)]
     assert min(maps["tiny-llama"][0], maps["tiny-rwkv"][0]) >= 0.9
     assert maps["tiny-rwkv"][1] <= maps["tiny-rwkv"][0] - 0.2
