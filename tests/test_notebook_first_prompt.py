@@ -18,6 +18,9 @@ NOTEBOOK = "notebooks/01_first_prompt.ipynb"
 #: Generous, because a machine that runs this may be doing other work; nothing below waits this long when all is well.
 PATIENCE = 120_000
 
+#: Enough that it is still training when Pause is pressed, also on a quick machine.
+STEPS = 120
+
 #: The number of points in a trace of one of the panel's figures, and the length of its line as drawn.
 POINTS = """([figure, trace]) => {
   const plot = document.querySelectorAll('.wb-panel .js-plotly-plot')[figure];
@@ -44,7 +47,7 @@ def test_train_pause_reload_resume_and_read_the_answers(lab: Lab, page: sync_api
     expect(panel.get_by_text("press Train")).to_be_visible(timeout=PATIENCE)
     expect(panel.get_by_text("are answered here")).to_be_visible()
 
-    panel.get_by_label("Steps").fill("60")
+    panel.get_by_label("Steps").fill(str(STEPS))
     panel.get_by_label("Steps").press("Tab")
     panel.get_by_role("button", name="Train").click()
     wait_for_points(page, LOSS, 5)
@@ -66,17 +69,17 @@ def test_train_pause_reload_resume_and_read_the_answers(lab: Lab, page: sync_api
 
     panel.get_by_role("button", name="Resume").click()
     wait_for_points(page, LOSS, held + 3)
-    expect(panel.get_by_text("Finished: step 60 of 60")).to_be_visible(timeout=PATIENCE)
+    expect(panel.get_by_text(f"Finished: step {STEPS} of {STEPS}")).to_be_visible(timeout=PATIENCE)
     expect(panel.locator(".wb-answers tbody tr")).to_have_count(12)
     for heading in ("no prompt", "hand-written", "trained"):
         expect(panel.locator(".wb-answers th", has_text=re.compile(f"^{heading}"))).to_be_visible()
-    assert page.evaluate(POINTS, LOSS) == 60
+    assert page.evaluate(POINTS, LOSS) == STEPS
     no_errors(page)
     keep_screenshot(page)
 
     save_and_reload(page)
     expect(panel.locator(".wb-answers tbody tr")).to_have_count(12, timeout=PATIENCE)
-    wait_for_points(page, LOSS, 60)
+    wait_for_points(page, LOSS, STEPS)
     no_errors(page)
 
 
