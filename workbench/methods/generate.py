@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,14 +68,14 @@ def generate(
         backbone: the frozen model.
         prompts: texts; what the model was asked. One string is refused, so that it is not read as letters.
         method: a trained method, or None for the plain backbone.
-        config: how to generate; greedy, 64 tokens by default.
+        config: how to generate; by default greedy, 64 tokens, and prompts become tokens as the method's did in training.
 
     Returns:
         The new text of each prompt, without the prompt, stop strings and special tokens.
     """
     if isinstance(prompts, str):
         raise WorkbenchError("generate takes a list of prompts; write [prompt], or use stream for one prompt")
-    config = config or GenerateConfig()
+    config = config or default_config(method)
     texts = [""] * len(prompts)
     for start in range(0, len(prompts), config.batch_size):
         part = prompts[start : start + config.batch_size]
@@ -83,11 +84,16 @@ def generate(
     return texts
 
 
+def default_config(method: Method | None, **settings: Any) -> GenerateConfig:
+    """How text is generated when nobody says: with the method's own text settings."""
+    return GenerateConfig(text=TextConfig() if method is None else method.text, **settings)
+
+
 def stream(
     backbone: Backbone, prompt: str, method: Method | None = None, config: GenerateConfig | None = None
 ) -> Iterator[str]:
     """The same text as `generate`, in pieces as it is written."""
-    config = config or GenerateConfig()
+    config = config or default_config(method)
     held_back = max((len(s) for s in config.stop), default=1) - 1
     shown = 0
     for _, text, done in _write(backbone, [prompt], method, config, first_row=0, streaming=True):

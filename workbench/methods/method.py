@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.injection import Injection
+from workbench.tasks.encode import TextConfig
 
 METHODS: dict[str, type[Method]] = {}
 """Kinds of method that can be made and loaded, by name."""
@@ -28,6 +29,7 @@ class Method(nn.Module):
     Attributes:
         kind: its name in files, forms and on the command line.
         Config: its configuration dataclass.
+        text: how examples became tokens when it was trained; evaluation and generation do the same by default.
     """
 
     kind: ClassVar[str]
@@ -40,6 +42,7 @@ class Method(nn.Module):
     def __init__(self, backbone: Backbone, config: Any):
         super().__init__()
         self.config = config
+        self.text = TextConfig()
         self.made_for = {"name": backbone.name, "width": backbone.width, "layers": backbone.num_layers}
 
     @classmethod
@@ -71,7 +74,12 @@ class Method(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         save_file(state, folder / "method.safetensors")
-        facts = {"kind": self.kind, "config": dataclasses.asdict(self.config), "backbone": self.made_for}
+        facts = {
+            "kind": self.kind,
+            "config": dataclasses.asdict(self.config),
+            "text": dataclasses.asdict(self.text),
+            "backbone": self.made_for,
+        }
         (folder / "method.json").write_text(json.dumps(facts, indent=2) + "\n")
         return folder
 
@@ -95,6 +103,7 @@ def load_method(folder: str | Path, backbone: Backbone) -> Method:
             )
     cls = METHODS[facts["kind"]]
     method = cls.from_config(backbone, cls.Config(**facts["config"]))
+    method.text = TextConfig(**facts["text"])
     try:
         method.load_state_dict(load_file(folder / "method.safetensors"))
     except Exception as error:  # safetensors raises its own types for truncated and foreign files

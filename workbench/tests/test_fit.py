@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import answer_logits
+from workbench.methods.generate import GenerateConfig, default_config, generate
 from workbench.methods.method import load_method
 from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
@@ -298,6 +299,21 @@ def test_evaluation_and_its_neighbours(task: Task) -> None:
     assert evaluation.metrics["perplexity"] == pytest.approx(
         torch.tensor(evaluation.metrics["loss"]).exp().item(), rel=1e-4
     )
+
+
+def test_text_settings_go_with_the_method(task: Task, tmp_path: Path) -> None:
+    """A prompt trained after BOS is saved, loaded, evaluated and generated with after BOS, without being told."""
+    backbone = zoo.backbone("llama")
+    after = TextConfig(prompt_position="after-bos", train_eos=False)
+    train(task, tmp_path / "run", FitConfig(steps=2, batch_size=4, evaluate_every=0, text=after))
+    method = load_method(tmp_path / "run", backbone)
+    assert method.text == after
+    told = GenerateConfig(max_new_tokens=6, text=after)
+    untold = default_config(method, max_new_tokens=6)
+    assert generate(backbone, ["a?"], method, untold) == generate(backbone, ["a?"], method, told)
+    wrong = GenerateConfig(max_new_tokens=6)
+    loss = evaluate(backbone, task, method, n=8, config=untold).metrics["loss"]
+    assert loss != evaluate(backbone, task, method, n=8, config=wrong).metrics["loss"]
 
 
 BAD = [

@@ -15,7 +15,7 @@ import torch
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import answer_logits
-from workbench.methods.generate import GenerateConfig, generate
+from workbench.methods.generate import GenerateConfig, default_config, generate
 from workbench.methods.injection import NOTHING, Injection
 from workbench.methods.method import Method
 from workbench.methods.rows import Rows
@@ -58,7 +58,8 @@ def evaluate(
         method: a trained method; None for the plain backbone.
         split, n, seed: which examples; n=None takes all.
         hand_prompt: a text put before every question: the baseline that a person would write.
-        config: how answers are generated; greedy, with room for the longest true answer, by default.
+        config: how answers are generated; by default greedy, with room for the longest true answer, and with the
+            text settings that the method was trained with.
     """
     if split not in task.splits:
         raise WorkbenchError(f"{task.name} has no {split} split; it has {', '.join(task.splits)}")
@@ -67,7 +68,7 @@ def evaluate(
         raise WorkbenchError(f"the {split} split of {task.name} is empty; there is nothing to evaluate")
     if hand_prompt:
         examples = [replace(e, prompt=hand_prompt + e.prompt) for e in examples]
-    config = config or GenerateConfig(max_new_tokens=_room(backbone, examples))
+    config = config or default_config(method, max_new_tokens=_room(backbone, examples))
     injection = method.injection() if method is not None else NOTHING
     with torch.no_grad():
         truth = score_answers(backbone, _collate(backbone, examples, config, injection), injection)

@@ -161,6 +161,7 @@ class _Loop:
         from accelerate import Accelerator
 
         self.backbone, self.method, self.config = backbone, method, config
+        method.text = config.text
         for split in ("train", *(["validation"] if config.evaluate_every else [])):
             if split not in task.splits:
                 raise WorkbenchError(f"{task.name} has no {split} split; give one, or set evaluate_every=0")
