@@ -118,6 +118,7 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
         "accuracy_by_group": group_means(accuracy),
         "cases": cases,
         "forgetting": stories.forgetting(),
+        "forgetting_of_two": stories.forgetting(fitting=2),
         "met": round(stories.share(), 4),
         "met_in_held_out_sentences": round(held_out.share(), 4),
         "chance": round(stories.chance(), 4),
@@ -238,6 +239,12 @@ Over all of them {_percent(card["met"])} are met, in sentences held out of train
 guessing among the prompt's own values that would fit meets {_percent(card["chance"])}.
 
 {forgetting_table(card["forgetting"])}
+
+The longer a story goes on, the more of the prompt's values have been told, and the easier it is to guess among those
+left. So the same again, only where exactly two of the prompt's own values still fit, and a guess meets half in every
+cell; down a column is load, along a row is distance:
+
+{forgetting_table(card["forgetting_of_two"])}
 
 Nats a token on the rest of the same stories (words that are not due), by position after the prompt:
 

@@ -114,11 +114,16 @@ class StoryScores:
         """Mean nats on the rest of the story."""
         return sum(n for _, n in self.rest) / max(1, len(self.rest))
 
-    def forgetting(self) -> list[list[float]]:
-        """[clauses, tokens after the prompt, share of clauses met, number of cases], one for each cell of the map."""
+    def forgetting(self, fitting: int | None = None) -> list[list[float]]:
+        """[clauses, tokens after the prompt, share of clauses met, number of cases], one for each cell of the map.
+
+        With `fitting`, only of clauses for which so many of the prompt's own values still fitted: as a story goes on,
+        values are told and fewer are left, so that late clauses are easier to guess.
+        """
         cells: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for r in self.recalls:
-            cells[r.clauses, distance_bin(r.distance)].append(r.met)
+            if fitting in (None, r.chance):
+                cells[r.clauses, distance_bin(r.distance)].append(r.met)
         return [[c, d, round(sum(m) / len(m), 4), len(m)] for (c, d), m in sorted(cells.items())]
 
     def loss_by_position(self) -> list[list[float]]:
