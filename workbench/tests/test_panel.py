@@ -83,6 +83,9 @@ def test_pause_stop_and_go_on(backbone: str, tmp_path: Path) -> None:
     later.stop()
     assert later.wait(300)
     assert steps(later) == list(range(1, len(steps(later)) + 1))
+    assert later._drawn[-1] == (later.path / "answers.json").stat().st_mtime_ns, (
+        "the newer answers are not shown"
+    )
     later.close()
 
 

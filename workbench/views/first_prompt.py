@@ -179,8 +179,8 @@ class FirstPrompt:
         while not self._closed.wait(INTERVAL):
             try:
                 self.refresh()
-            except Exception as error:  # said on the panel; the next look may go well
-                self._fault = error
+            except Exception as error:  # said until a look goes well again
+                self._status.value = fault_html(str(error), "")
 
     def refresh(self) -> None:
         """Brings every widget up to what the run's directory says now; cheap when nothing changed."""
@@ -190,7 +190,7 @@ class FirstPrompt:
             run, work = self.run, self.work
             now = moment(run, work) if self.path else None
             self._show(now)
-            drawn = (self.path, now and now.step, len(run.snapshots()) if run else 0, *_present(self.path))
+            drawn = (self.path, now and now.step, len(run.snapshots()) if run else 0, *_written(self.path))
             if drawn == self._drawn:
                 return
             self.curves.run = self.answers.run = run
@@ -249,8 +249,10 @@ class FirstPrompt:
         return button
 
 
-def _present(path: Path | None) -> tuple[bool, ...]:
-    return tuple(bool(path and (path / name).exists()) for name in (FRAME, ANSWERS))
+def _written(path: Path | None) -> tuple[int, ...]:
+    """When the files beside the run were written; 0 for one that is not there."""
+    files = [path / name for name in (FRAME, ANSWERS)] if path else []
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 def _bundled() -> Sequence[str]:

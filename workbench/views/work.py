@@ -80,7 +80,7 @@ class Work(threading.Thread):
         self.note, self.error, self.trace = "reading the libraries", "", ""
         self.stage: Stage = "loading"
         self.job: Job | None = None
-        self._ended = threading.Event()
+        self._ended, self._unasked = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Does the work; what goes wrong is kept for the panel, which says it in one sentence."""
@@ -115,6 +115,8 @@ class Work(threading.Thread):
             self.stage = "stopped"
             return
         self.job.start()
+        if self._ended.is_set():  # pressed between the two lines above: starting forgets an earlier stop
+            self.job.stop()
         if not (self.path / FRAME).exists():
             frame.save(self.path / FRAME)
         self.stage = "training"
@@ -137,6 +139,8 @@ class Work(threading.Thread):
         }
         evaluations = {}
         for way, arguments in asks.items():
+            if self._unasked.is_set():
+                return
             self.note = f"answering {QUESTIONS} unseen questions: {WAYS[way]}"
             evaluations[way] = wb.evaluate(backbone, task, split="test", n=QUESTIONS, **arguments)
         write_answers(run, backbone.name, task.name, evaluations, written, task.metric)
@@ -152,7 +156,9 @@ class Work(threading.Thread):
             self.job.resume()
 
     def stop(self) -> None:
-        """Ends the training after the step that it is in; the prompt is kept as it is then, and asked."""
+        """Ends the training after the step that it is in; the prompt as it is then is asked. Again: ends that too."""
+        if self.stage == "answering":
+            self._unasked.set()
         self._ended.set()
         if self.job:
             self.job.stop()
