@@ -88,11 +88,16 @@ def test_any_text_comes_back(small: PreTrainedTokenizerFast, text: str) -> None:
 
 
 def test_a_word_of_the_world_is_one_token() -> None:
-    """Protects the size of the vocabulary: on documents never trained on, a word costs about one token."""
+    """Protects the size of the vocabulary: in documents never trained on, a word costs about one token.
+
+    Numbers stand aside, since each digit costs one.
+    """
     first, *others = _bundled_tokenizers()
     assert all(other.get_vocab() == first.get_vocab() for other in others)
     texts = [document(99, index).text for index in range(200)]
-    assert sum(len(first.encode(t)) - 1 for t in texts) < 1.02 * sum(len(t.split()) for t in texts)
+    words = [word for text in texts for word in text.split()[1:] if not word.isdigit()]
+    tokens = first([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+    assert np.mean([len(ids) for ids in tokens]) < 1.01
     assert len(first.encode("12345", add_special_tokens=False)) == 5
 
 
@@ -217,7 +222,6 @@ def test_the_card_is_the_backbone_s(name: str) -> None:
     card = json.loads((folder / "card.json").read_text())
     assert json.loads(json.dumps(card["recipe"])) == json.loads(json.dumps(vars(RECIPES[name])))
     for key in (
-        "seed",
         "tokens",
         "seconds",
         "loss",
