@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -98,6 +98,24 @@ def test_a_bare_figure_widget_would_show_its_first_figure() -> None:
     with bare.batch_update():
         bare.data[0].x = bare.data[0].y = np.arange(50)
     assert shown(bare) == 1
+
+
+def test_the_browser_hears_of_a_figure_when_it_is_complete() -> None:
+    """Protects the first display on a slow machine: the message that makes the widget known holds its traces."""
+
+    class Told(LiveFigure):
+        states: ClassVar[list[Any]] = []
+
+        def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
+            state = super().get_state(key=key, drop_defaults=drop_defaults)
+            if key is None:
+                self.states.append(state)
+            return state
+
+    figure = Told(line(7))
+    assert figure.comm is not None
+    assert len(Told.states[0]["_widget_data"][0]["x"]) == 7
+    assert Told.states[0]["_widget_layout"]["title"]["text"] == "7"
 
 
 def test_no_drawing_is_lost_between_threads_and_few_are_sent() -> None:

@@ -1,12 +1,16 @@
 """A plotly figure that threads may draw on while a notebook shows it. Knows nothing of runs or training.
 
-Three things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
+Four things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
 
 - It is not thread-safe. Two threads that draw, or one that draws while the browser's answer to an earlier
   drawing comes in, lose updates. Here one lock is held by both directions.
 - After the page is reloaded it shows what it showed first. Its synced traits (`_widget_data`, `_widget_layout`)
   are filled on construction only; later changes travel as one-off messages, and the browser's own copy of the
-  traits does not keep them either (each read of it is a fresh clone). Here the traits follow every drawing.
+  traits does not keep them either (each read of it is a fresh clone). Here the traits are brought up
+  to date when a page asks for them, and soon after every drawing.
+- It tells the browser of itself while it is still empty, and sends its traces in a second message; where the browser
+  is slow (5 MB of JavaScript are read first) the figure is drawn before that message, and stays empty for good,
+  since the browser's side draws the traits once. Here it is made known when it is complete.
 - It will happily send hundreds of drawings a second, and the browser falls behind. Here at most five are sent,
   and the newest one always is.
 """
@@ -15,13 +19,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 #: Seconds between two drawings: five a second.
 INTERVAL = 0.2
+#: Seconds from a drawing until the browser's copy of the traits has it, for a second view of the figure on one page.
+REFRESH = 1.0
 
 
 class LiveFigure(go.FigureWidget):
@@ -31,13 +39,21 @@ class LiveFigure(go.FigureWidget):
     """
 
     def __init__(self, figure: go.Figure) -> None:
-        # Set before the widget opens its comm: from then on messages may come in.
         self.__dict__["_lock"] = threading.RLock()
         self.__dict__["_pending"] = None
-        self.__dict__["_timer"] = None
+        self.__dict__["_timer"] = self.__dict__["_later"] = None
         self.__dict__["_last_drawn"] = 0.0
+        self.__dict__["_before"] = _props(figure)
+        self.__dict__["_complete"] = False
         super().__init__(figure)
         self._config = {"displaylogo": False}
+        self.__dict__["_complete"] = True
+        self.open()
+
+    def open(self) -> None:
+        """Makes the widget known to the browser; ipywidgets calls this too early, when it does nothing."""
+        if self._complete:
+            super().open()
 
     def draw(self, figure: go.Figure) -> None:
         """Shows `figure` now, or as soon as the last drawing is 0.2 s old; a newer figure replaces a waiting one.
@@ -52,10 +68,7 @@ class LiveFigure(go.FigureWidget):
             if wait <= 0:
                 self.flush()
             elif self._timer is None:
-                timer = threading.Timer(wait, self.flush)
-                timer.daemon = True
-                self.__dict__["_timer"] = timer
-                timer.start()
+                self.__dict__["_timer"] = _after(wait, self.flush)
 
     def flush(self) -> None:
         """Draws the waiting figure, if there is one, without waiting for its turn."""
@@ -67,21 +80,34 @@ class LiveFigure(go.FigureWidget):
             if figure is None:
                 return
             with self.batch_update():
-                for shown, wanted in zip(self.data, figure.data, strict=True):
-                    _assign(shown, wanted.to_plotly_json(), skip=("type", "uid"))
-                _assign(self.layout, figure.layout.to_plotly_json(), skip=("template",))
-            self.refresh()
+                for shown, wanted, before in zip(self.data, figure.data, self._before[1:], strict=True):
+                    _assign(shown, wanted._props, before, skip=("type", "uid"))
+                _assign(self.layout, figure.layout._props, self._before[0], skip=("template",))
+            self.__dict__["_before"] = _props(figure)
             self.__dict__["_last_drawn"] = time.monotonic()
+            if self._later is None:
+                self.__dict__["_later"] = _after(REFRESH, self.refresh)
 
     def refresh(self) -> None:
-        """Brings the synced traits up to what is shown, so that a reloaded page starts from there."""
+        """Brings the synced traits up to what is shown, here and in the browser."""
         with self._lock:
+            later, self.__dict__["_later"] = self._later, None
+            if later is not None:
+                later.cancel()
             self._widget_layout = deepcopy(self._layout_obj._props)
             self._widget_data = deepcopy(self._data)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
-        """The widget's synced state, read under the lock: never half of a drawing."""
+        """The widget's synced state: never half of a drawing, and never an old one when a page asks for all of it."""
         with self._lock:
+            if (
+                key is None and self._complete
+            ):  # a page has asked; its answer is sent, so nothing else need be
+                values = {
+                    "_widget_layout": deepcopy(self._layout_obj._props),
+                    "_widget_data": deepcopy(self._data),
+                }
+                self._trait_values.update(values)
             return super().get_state(key=key, drop_defaults=drop_defaults)
 
     def set_state(self, sync_data: Any) -> None:
@@ -90,11 +116,31 @@ class LiveFigure(go.FigureWidget):
             super().set_state(sync_data)
 
 
-def _assign(shown: Any, wanted: dict[str, Any], skip: tuple[str, ...]) -> None:
-    # plotly itself sends only the properties that differ, so an unchanged background costs no traffic here.
+def _assign(shown: Any, wanted: dict[str, Any], before: dict[str, Any], skip: tuple[str, ...]) -> None:
+    """Sets what differs from the drawing before, and takes away what is no longer wanted (an empty state's note)."""
     for name, value in wanted.items():
-        if name not in skip:
+        if name not in skip and not (name in before and _same(before[name], value)):
             shown[name] = value
-    # What is no longer wanted goes: the note of an empty state, most of all.
-    for name in set(shown.to_plotly_json()) - set(wanted) - set(skip):
+    for name in set(before) - set(wanted) - set(skip):
         shown[name] = None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        gaps = (
+            one.dtype.kind == other.dtype.kind == "f"
+        )  # a path has gaps, and a gap (nan) is not equal to itself
+        return bool(np.array_equal(one, other, equal_nan=gaps))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _props(figure: go.Figure) -> list[dict[str, Any]]:
+    """What a figure sets: its layout's properties, then each trace's."""
+    return [figure.layout._props, *(trace._props for trace in figure.data)]
+
+
+def _after(seconds: float, call: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    return timer

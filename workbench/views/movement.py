@@ -31,6 +31,7 @@ class Movement(View):
     ) -> None:
         self.run, self.frame, self.theme, self.width, self.height = run, frame, theme, width, height
         self._seen: dict[int, np.ndarray] = {}
+        self._drawn_for: Frame | None = None
 
     def show(self, run: Run | None, frame: Path | None) -> None:
         """Turns to another run, and to the frame saved in a file."""
@@ -78,18 +79,17 @@ class Movement(View):
     def figure(self) -> go.Figure:
         """The vocabulary as a pale cloud; each prompt vector from its start (ring) along its path to now (dot)."""
         table, ink = self.data(), INK[self.theme]
-        words = self.frame.place(self.frame.vocabulary) if self.frame else np.zeros((0, 2), np.float32)
+        words, texts, marked = self._cloud()
         first = table[table["step"] == table["step"].min()]
         last = table[table["step"] == table["step"].max()]
         trail_x, trail_y = _trails(table)
-        marked = _landmarks(self.frame.words, words) if self.frame else []
         few = len(last) <= 30
         figure = go.Figure(
             [
                 go.Scatter(
                     x=words[:, 0],
                     y=words[:, 1],
-                    text=self.frame.words if self.frame else (),
+                    text=texts,
                     mode="markers",
                     name="words",
                     marker={"size": 4, "color": ink["quiet"], "opacity": 0.28},
@@ -98,7 +98,7 @@ class Movement(View):
                 go.Scatter(
                     x=words[marked, 0],
                     y=words[marked, 1],
-                    text=[self.frame.words[i] for i in marked] if self.frame else (),
+                    text=texts[marked],
                     mode="text",
                     name="landmarks",
                     showlegend=False,
@@ -161,6 +161,15 @@ class Movement(View):
         if nothing:
             figure.update_xaxes(visible=False).update_yaxes(visible=False)
         return figure
+
+    def _cloud(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """The vocabulary's places and texts, and the words to write on it; worked out once a frame."""
+        if self.frame is None:
+            return np.zeros((0, 2), np.float32), np.zeros(0, "U1"), []
+        if self._drawn_for is not self.frame:
+            places, texts = self.frame.place(self.frame.vocabulary), np.array(self.frame.words)
+            self._drawn_for, self._drawn = self.frame, (places, texts, _landmarks(self.frame.words, places))
+        return self._drawn
 
     def _subtitle(self, table: pd.DataFrame) -> str:
         if self.frame is None or not len(table):
