@@ -316,7 +316,7 @@ def pretrain(
     _claim(config, folder)
     tokenizer = prepare_tokenizer(config, folder / "tokenizer")
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = new_model(config, tokenizer).to(where).train()
+    model = new_model(config, tokenizer).to(where).train()  # type: ignore[arg-type]
     optimizer = make_optimizer(model, config)
     step, tokens, seconds, document, batch = _load_checkpoint(folder / "checkpoint", model, optimizer)
     _trim(folder / "metrics.jsonl", step)
@@ -361,7 +361,7 @@ def pretrain(
 def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes model (bfloat16) and tokenizer in transformers' format."""
     state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
-    small = type(model)(model.config).to(torch.bfloat16)
+    small = type(model)(model.config).to(torch.bfloat16)  # type: ignore[arg-type]
     small.load_state_dict(state)
     small.generation_config.do_sample = False
     small.save_pretrained(folder)
