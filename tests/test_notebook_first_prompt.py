@@ -18,8 +18,8 @@ NOTEBOOK = "notebooks/01_first_prompt.ipynb"
 #: Generous, because a machine that runs this may be doing other work; nothing below waits this long when all is well.
 PATIENCE = 120_000
 
-#: Enough that it is still training when Pause is pressed, also on a quick machine.
-STEPS = 120
+#: Enough that it still trains when Pause is pressed, on a quick machine and in a slow browser.
+STEPS = 240
 
 #: The number of points in a trace of one of the panel's figures, and the length of its line as drawn.
 POINTS = """([figure, trace]) => {

@@ -27,7 +27,7 @@ from workbench.views import Answers, Curves, LiveFigure, Movement
 from workbench.views.answers import write_answers
 from workbench.views.first_prompt import fault_html, seconds_text, status_html
 from workbench.views.form import Form
-from workbench.views.live import INTERVAL
+from workbench.views.live import INTERVAL, PATIENCE
 from workbench.views.work import Moment, Settings, Stage, Work, moment, new_path, newest_path, settings_of
 
 WIDTH, WORDS, TOKENS = 12, 60, 4
@@ -72,6 +72,13 @@ def frame() -> Frame:
 def shown(figure: go.FigureWidget) -> int:
     """Points in the state that a page gets when it asks for the widget."""
     return len(figure.get_state()["_widget_data"][0]["x"])
+
+
+def answer(figure: LiveFigure) -> None:
+    """What the browser sends when it has drawn."""
+    figure.set_state(
+        {"_js2py_traceDeltas": {"trace_deltas": [], "trace_edit_id": figure._last_trace_edit_id}}
+    )
 
 
 def line(points: int) -> go.Figure:
@@ -129,7 +136,7 @@ def test_no_drawing_is_lost_between_threads_and_few_are_sent() -> None:
         try:
             for points in range(first, first + 100):
                 live.draw(line(points))
-                live.set_state({"_js2py_traceDeltas": None})
+                answer(live)
         except Exception as error:
             faults.append(error)
 
@@ -139,6 +146,7 @@ def test_no_drawing_is_lost_between_threads_and_few_are_sent() -> None:
     for thread in threads:
         thread.join()
     live.draw(line(777))
+    answer(live)
     time.sleep(INTERVAL * 2)
     seconds = time.monotonic() - begun
     assert not faults
@@ -148,6 +156,21 @@ def test_no_drawing_is_lost_between_threads_and_few_are_sent() -> None:
     )
     drawn = sum(message is not None for message in sent)
     assert 1 <= drawn <= seconds / INTERVAL + 2, f"{drawn} drawings in {seconds:.1f} s"
+
+
+def test_a_slow_browser_is_waited_for_but_not_for_ever() -> None:
+    """Protects the buttons on a slow machine: the next drawing goes out when the last one was answered, or after 2 s."""
+    live = LiveFigure(line(1))
+    live.draw(line(2))
+    live.draw(line(3))
+    time.sleep(INTERVAL * 2)
+    assert len(live.data[0].x) == 2, "sent before the browser had drawn the last one"
+    answer(live)
+    time.sleep(INTERVAL)
+    assert len(live.data[0].x) == 3
+    live.draw(line(4))
+    time.sleep(PATIENCE + INTERVAL)
+    assert len(live.data[0].x) == 4, "a page that is closed holds the figure up"
 
 
 def test_what_a_drawing_leaves_out_disappears() -> None:

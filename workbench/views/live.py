@@ -11,8 +11,8 @@ Four things go wrong with a bare `FigureWidget` that a thread updates, and this 
 - It tells the browser of itself while it is still empty, and sends its traces in a second message; where the browser
   is slow (5 MB of JavaScript are read first) the figure is drawn before that message, and stays empty for good,
   since the browser's side draws the traits once. Here it is made known when it is complete.
-- It will happily send hundreds of drawings a second, and the browser falls behind. Here at most five are sent,
-  and the newest one always is.
+- It will happily send hundreds of drawings a second, and the browser falls behind until its buttons answer no more.
+  Here at most five are sent, the next only when the browser has drawn the last, and the newest always is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import plotly.graph_objects as go
 
 #: Seconds between two drawings: five a second.
 INTERVAL = 0.2
+#: Seconds that a browser is given to answer a drawing before the next one is sent all the same.
+PATIENCE = 2.0
 #: Seconds from a drawing until the browser's copy of the traits has it, for a second view of the figure on one page.
 REFRESH = 1.0
 
@@ -56,7 +58,10 @@ class LiveFigure(go.FigureWidget):
             super().open()
 
     def draw(self, figure: go.Figure) -> None:
-        """Shows `figure` now, or as soon as the last drawing is 0.2 s old; a newer figure replaces a waiting one.
+        """Shows `figure` at its turn: 0.2 s after the last drawing, and once the browser has answered that one.
+
+        A newer figure replaces a waiting one. Where no answer comes (no page is open, a cell keeps the kernel from
+        hearing it), the turn comes after two seconds.
 
         Raises ValueError when the traces of `figure` are not of the number and types first shown.
         """
@@ -64,11 +69,22 @@ class LiveFigure(go.FigureWidget):
             raise ValueError("a live figure keeps its traces; make a new one for other traces")
         with self._lock:
             self.__dict__["_pending"] = figure
-            wait = self._last_drawn + INTERVAL - time.monotonic()
-            if wait <= 0:
+            if self._timer is None:
+                self._look()
+
+    def _look(self) -> None:
+        """Draws the waiting figure if its turn has come; looks again a little later if not."""
+        with self._lock:
+            self.__dict__["_timer"] = None
+            if self._pending is None:
+                return
+            age = time.monotonic() - self._last_drawn
+            # plotly marks a drawing as in process until the browser answers it.
+            behind = self._trace_edit_in_process and age < PATIENCE
+            if age >= INTERVAL and not behind:
                 self.flush()
-            elif self._timer is None:
-                self.__dict__["_timer"] = _after(wait, self.flush)
+            else:
+                self.__dict__["_timer"] = _after(max(INTERVAL - age, INTERVAL / 4), self._look)
 
     def flush(self) -> None:
         """Draws the waiting figure, if there is one, without waiting for its turn."""
