@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -41,15 +40,16 @@ class LiveFigure(go.FigureWidget):
     """
 
     def __init__(self, figure: go.Figure) -> None:
-        self.__dict__["_lock"] = threading.RLock()
-        self.__dict__["_pending"] = None
-        self.__dict__["_timer"] = self.__dict__["_later"] = None
-        self.__dict__["_last_drawn"] = 0.0
-        self.__dict__["_before"] = _props(figure)
-        self.__dict__["_complete"] = False
+        self._turn = threading.Condition(threading.RLock())  # the one lock
+        self._pending: go.Figure | None = None
+        self._before = _props(figure)
+        self._drawn_at = -PATIENCE
+        self._stale = False
+        self._drawer: threading.Thread | None = None
+        self._complete = False
         super().__init__(figure)
         self._config = {"displaylogo": False}
-        self.__dict__["_complete"] = True
+        self._complete = True
         self.open()
 
     def open(self) -> None:
@@ -58,64 +58,65 @@ class LiveFigure(go.FigureWidget):
             super().open()
 
     def draw(self, figure: go.Figure) -> None:
-        """Shows `figure` at its turn: 0.2 s after the last drawing, and once the browser has answered that one.
+        """Has `figure` drawn at its turn: 0.2 s after the last one, and once the browser has answered that one.
 
-        A newer figure replaces a waiting one. Where no answer comes (no page is open, a cell keeps the kernel from
-        hearing it), the turn comes after two seconds.
+        Returns at once; a newer figure replaces a waiting one. Where no answer comes (no page is open, or a cell
+        keeps the kernel from hearing it), the turn comes after two seconds.
 
         Raises ValueError when the traces of `figure` are not of the number and types first shown.
         """
         if [trace.type for trace in figure.data] != [trace.type for trace in self.data]:
             raise ValueError("a live figure keeps its traces; make a new one for other traces")
-        with self._lock:
-            self.__dict__["_pending"] = figure
-            if self._timer is None:
-                self._look()
+        with self._turn:
+            self._pending = figure
+            if self._drawer is None:
+                self._drawer = threading.Thread(target=self._draw_in_turn, name="live figure", daemon=True)
+                self._drawer.start()
 
-    def _look(self) -> None:
-        """Draws the waiting figure if its turn has come; looks again a little later if not."""
-        with self._lock:
-            self.__dict__["_timer"] = None
-            if self._pending is None:
-                return
-            age = time.monotonic() - self._last_drawn
+    def _draw_in_turn(self) -> None:
+        """The thread that draws; it ends when nothing waits and the browser's copy is up to date."""
+        with self._turn:
+            try:
+                while (wait := self._wait()) is not None:
+                    if wait > 0:
+                        self._turn.wait(wait)  # lets go of the lock meanwhile
+                    elif self._pending is not None:
+                        self.flush()
+                    else:
+                        self.refresh()
+            finally:
+                self._drawer = None
+
+    def _wait(self) -> float | None:
+        """Seconds until something is to be done; None when nothing is."""
+        age = time.monotonic() - self._drawn_at
+        if self._pending is not None:
             # plotly marks a drawing as in process until the browser answers it.
-            behind = self._trace_edit_in_process and age < PATIENCE
-            if age >= INTERVAL and not behind:
-                self.flush()
-            else:
-                self.__dict__["_timer"] = _after(max(INTERVAL - age, INTERVAL / 4), self._look)
+            return max(0.0, (PATIENCE if self._trace_edit_in_process else INTERVAL) - age)
+        return max(0.0, REFRESH - age) if self._stale else None
 
     def flush(self) -> None:
         """Draws the waiting figure, if there is one, without waiting for its turn."""
-        with self._lock:
-            figure, self.__dict__["_pending"] = self._pending, None
-            timer, self.__dict__["_timer"] = self._timer, None
-            if timer is not None:
-                timer.cancel()
+        with self._turn:
+            figure, self._pending = self._pending, None
             if figure is None:
                 return
             with self.batch_update():
                 for shown, wanted, before in zip(self.data, figure.data, self._before[1:], strict=True):
                     _assign(shown, wanted._props, before, skip=("type", "uid"))
                 _assign(self.layout, figure.layout._props, self._before[0], skip=("template",))
-            self.__dict__["_before"] = _props(figure)
-            self.__dict__["_last_drawn"] = time.monotonic()
-            if self._later is None:
-                self.__dict__["_later"] = _after(REFRESH, self.refresh)
+            self._before, self._drawn_at, self._stale = _props(figure), time.monotonic(), True
 
     def refresh(self) -> None:
         """Brings the synced traits up to what is shown, here and in the browser."""
-        with self._lock:
-            later, self.__dict__["_later"] = self._later, None
-            if later is not None:
-                later.cancel()
+        with self._turn:
+            self._stale = False
             self._widget_layout = deepcopy(self._layout_obj._props)
             self._widget_data = deepcopy(self._data)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         """The widget's synced state: never half of a drawing, and never an old one when a page asks for all of it."""
-        with self._lock:
+        with self._turn:
             if (
                 key is None and self._complete
             ):  # a page has asked; its answer is sent, so nothing else need be
@@ -128,8 +129,9 @@ class LiveFigure(go.FigureWidget):
 
     def set_state(self, sync_data: Any) -> None:
         """What the browser sends back, applied under the lock: never in the middle of a drawing."""
-        with self._lock:
+        with self._turn:
             super().set_state(sync_data)
+            self._turn.notify_all()  # it may be the answer that the next drawing waits for
 
 
 def _assign(shown: Any, wanted: dict[str, Any], before: dict[str, Any], skip: tuple[str, ...]) -> None:
@@ -153,10 +155,3 @@ def _same(one: Any, other: Any) -> bool:
 def _props(figure: go.Figure) -> list[dict[str, Any]]:
     """What a figure sets: its layout's properties, then each trace's."""
     return [figure.layout._props, *(trace._props for trace in figure.data)]
-
-
-def _after(seconds: float, call: Callable[[], None]) -> threading.Timer:
-    timer = threading.Timer(seconds, call)
-    timer.daemon = True
-    timer.start()
-    return timer
