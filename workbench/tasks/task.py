@@ -211,6 +211,8 @@ def _draw(indices: Sequence[int], n: int | None, seed: int) -> Sequence[int]:
 class WorldSource:
     """A family of the small world: an example is generated when it is first looked at, and kept."""
 
+    separator = " . "
+
     def __init__(self, name: str, sizes: Mapping[str, int], seed: int, options: Mapping[str, Any]):
         self.name, self.sizes, self.seed, self.options = name, dict(sizes), seed, dict(options)
         self.splits: tuple[str, ...] = SPLITS

@@ -24,7 +24,7 @@ from workbench.tasks.task import Task, load_task
 from workbench.tests import zoo
 from workbench.training.batches import Batches
 from workbench.training.config import FitConfig, schedule_factor
-from workbench.training.evaluate import compare, evaluate
+from workbench.training.evaluate import compare, default_hand_prompt, evaluate
 from workbench.training.fit import fit, resume
 from workbench.training.job import Job
 from workbench.training.run import Run
@@ -294,6 +294,8 @@ def test_evaluation_and_its_neighbours(task: Task) -> None:
     found = compare(backbone, task, prompt(backbone), n=3)
     assert list(found) == ["zero-shot", "hand-written prompt", "soft-prompt"]
     assert [r["answer"] for r in found["zero-shot"].rows] == [r["answer"] for r in found["soft-prompt"].rows]
+    assert default_hand_prompt(load_task("capital-of")).count(" . ") >= 2  # as the small world closes an example
+    assert default_hand_prompt(task).endswith("\n\n")
     evaluation = evaluate(backbone, task, n=4)
     assert evaluation.metrics["examples"] == 4
     assert evaluation.metrics["perplexity"] == pytest.approx(
