@@ -294,7 +294,9 @@ def test_evaluation_and_its_neighbours(task: Task) -> None:
     found = compare(backbone, task, prompt(backbone), n=3)
     assert list(found) == ["zero-shot", "hand-written prompt", "soft-prompt"]
     assert [r["answer"] for r in found["zero-shot"].rows] == [r["answer"] for r in found["soft-prompt"].rows]
-    assert default_hand_prompt(load_task("capital-of")).count(" . ") >= 2  # as the small world closes an example
+    assert (
+        default_hand_prompt(load_task("capital-of")).count(" . ") >= 2
+    )  # as the small world closes an example
     assert default_hand_prompt(task).endswith("\n\n")
     evaluation = evaluate(backbone, task, n=4)
     assert evaluation.metrics["examples"] == 4
