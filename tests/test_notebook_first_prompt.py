@@ -19,7 +19,7 @@ NOTEBOOK = "notebooks/01_first_prompt.ipynb"
 PATIENCE = 120_000
 
 #: Enough that it still trains when Pause is pressed, on a quick machine and in a slow browser.
-STEPS = 240
+STEPS = 200
 
 #: The number of points in a trace of one of the panel's figures, and the length of its line as drawn.
 POINTS = """([figure, trace]) => {
