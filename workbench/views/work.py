@@ -49,7 +49,7 @@ class Settings:
     )
     """Number of vectors in the prompt."""
     learning_rate: float = field(
-        default=0.1, metadata={"label": "Learning rate", "min": 0.0, "width": "110px"}
+        default=0.03, metadata={"label": "Learning rate", "min": 0.0, "width": "110px"}
     )
     """Step size of the optimiser at its height."""
     steps: int = field(default=150, metadata={"label": "Steps", "min": 1, "max": 100_000, "width": "110px"})
