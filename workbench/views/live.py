@@ -46,6 +46,7 @@ class LiveFigure(go.FigureWidget):
         self._drawn_at = -PATIENCE
         self._stale = False
         self._drawer: threading.Thread | None = None
+        self._heard = False  # whether the page has answered since it last asked for the whole state
         self._complete = False
         super().__init__(figure)
         self._config = {"displaylogo": False}
@@ -101,11 +102,16 @@ class LiveFigure(go.FigureWidget):
             figure, self._pending = self._pending, None
             if figure is None:
                 return
+            unsure = not self._heard or self._trace_edit_in_process
             with self.batch_update():
                 for shown, wanted, before in zip(self.data, figure.data, self._before[1:], strict=True):
                     _assign(shown, wanted._props, before, skip=("type", "uid"))
                 _assign(self.layout, figure.layout._props, self._before[0], skip=("template",))
             self._before, self._drawn_at, self._stale = _props(figure), time.monotonic(), True
+            if (
+                unsure
+            ):  # a page that is still being built drops the drawing, and begins with these traits instead
+                self.refresh()
 
     def refresh(self) -> None:
         """Brings the synced traits up to what is shown, here and in the browser."""
@@ -125,12 +131,14 @@ class LiveFigure(go.FigureWidget):
                     "_widget_data": deepcopy(self._data),
                 }
                 self._trait_values.update(values)
+                self._heard = False
             return super().get_state(key=key, drop_defaults=drop_defaults)
 
     def set_state(self, sync_data: Any) -> None:
         """What the browser sends back, applied under the lock: never in the middle of a drawing."""
         with self._turn:
             super().set_state(sync_data)
+            self._heard = True
             self._turn.notify_all()  # it may be the answer that the next drawing waits for
 
 
