@@ -70,7 +70,7 @@ def test_train_pause_reload_resume_and_read_the_answers(lab: Lab, page: sync_api
 
     panel.get_by_role("button", name="Resume").click()
     wait_for_points(page, LOSS, held + 3)
-    expect(panel.get_by_text(f"Finished: step {STEPS} of {STEPS}")).to_be_visible(timeout=PATIENCE)
+    expect(panel.get_by_text(f"Finished: step {STEPS} of {STEPS}")).to_be_visible(timeout=3 * PATIENCE)
     expect(panel.locator(".wb-answers tbody tr")).to_have_count(12)
     for heading in ("no prompt", "hand-written", "trained"):
         expect(panel.locator(".wb-answers th", has_text=re.compile(f"^{heading}"))).to_be_visible()
