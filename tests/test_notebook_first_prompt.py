@@ -16,7 +16,7 @@ expect = sync_api.expect
 
 NOTEBOOK = "notebooks/01_first_prompt.ipynb"
 #: Generous, because a machine that runs this may be doing other work; nothing below waits this long when all is well.
-PATIENCE = 120_000
+PATIENCE = 300_000
 
 #: Enough that it still trains when Pause is pressed, on a quick machine and in a slow browser.
 STEPS = 200
