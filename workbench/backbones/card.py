@@ -24,6 +24,7 @@ from workbench.backbones.score import (
     CLAUSES,
     DISTANCES,
     StoryScores,
+    family_chance,
     map_cells,
     score_family,
     score_stories,
@@ -46,8 +47,14 @@ def load_finished(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
 def family_accuracy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, samples: int, seed: int = 0
 ) -> dict[str, float]:
-    """Share of a family's test samples answered exactly, without and (where it has them) with worked examples."""
-    result = {"zero_shot": score_family(model, tokenizer, name, "test", samples, seed=seed)}
+    """Share of a family's test samples answered exactly, without and (where it has them) with worked examples.
+
+    "chance" is what a guess would get on them.
+    """
+    result = {
+        "chance": round(family_chance(name, "test", samples, seed), 4),
+        "zero_shot": score_family(model, tokenizer, name, "test", samples, seed=seed),
+    }
     if world.family(name).group not in NOT_QUESTIONS and name != "story-due":
         result["k_shot"] = score_family(model, tokenizer, name, "test", samples, SHOTS, seed)
     return result
@@ -93,6 +100,7 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
             "shares": dict(mixture.SHARES),
             "prompt repeated in mid-story": mixture.REPEATED,
             "most shots": mixture.MOST_SHOTS,
+            "most earlier turns of reading": mixture.MOST_TURNS,
             "weights": {
                 "prompt": corpus.PROMPT / corpus.TEXT,
                 "text": 1,
@@ -145,7 +153,7 @@ def group_means(accuracy: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     return {
         group: {
             key: round(fmean(e[key] for e in entries if key in e), 4)
-            for key in ("zero_shot", "k_shot")
+            for key in ("chance", "zero_shot", "k_shot")
             if any(key in e for e in entries)
         }
         for group, entries in groups.items()
@@ -185,6 +193,7 @@ def render(card: Mapping[str, Any]) -> str:
         (
             name,
             entry["group"] + (" (held out)" if entry["held_out"] else ""),
+            _percent(entry["chance"]),
             _percent(entry["zero_shot"]),
             _percent(entry.get("k_shot")),
         )
@@ -253,11 +262,12 @@ Nats a token on the rest of the same stories (words that are not due), by positi
 ## Accuracy
 
 Exact answers on {card["samples"]} test samples a family (held-out patterns, and held-out entities where a rule
-decides), greedy, zero-shot and with {card["shots"]} worked examples.
+decides), greedy, zero-shot and with {card["shots"]} worked examples. Chance is a guess that knows the sort of answer:
+one of the label words, in reading one of the passage's words of the answer's kind, elsewhere the most frequent answer.
 
-{_table(["group", "zero-shot", "k-shot"], [(g, _percent(m.get("zero_shot")), _percent(m.get("k_shot"))) for g, m in card["accuracy_by_group"].items()])}
+{_table(["group", "chance", "zero-shot", "k-shot"], [(g, *(_percent(m.get(k)) for k in ("chance", "zero_shot", "k_shot"))) for g, m in card["accuracy_by_group"].items()])}
 
-{_table(["family", "group", "zero-shot", "k-shot"], accuracy)}
+{_table(["family", "group", "chance", "zero-shot", "k-shot"], accuracy)}
 
 Versions: {", ".join(f"{k} {v}" for k, v in card["versions"].items())}.
 """

@@ -6,7 +6,7 @@ so one forward pass scores a whole story. It changes no model, and writes no fil
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, RwkvForCausal
 from workbench.backbones import rwkv
 from workbench.backbones.corpus import Words
 from workbench.tasks import world
+from workbench.tasks.world.reading import rivals
 from workbench.tasks.world.sample import Split, rng
 from workbench.tasks.world.stories import LONGEST, make_story, shortest
 
@@ -34,7 +35,8 @@ def hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """What the head reads, (B, T, d), for right-padded rows: pads come last, so no real token sees one."""
     if isinstance(model, RwkvForCausalLM):
         return rwkv.forward(model, model.rwkv.embeddings(ids)).hidden
-    return model.model(input_ids=ids, use_cache=False).last_hidden_state
+    embeddings = model.model.embed_tokens(ids).to(model.model.norm.weight.dtype)
+    return model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
 
 
 _words = lru_cache(maxsize=4)(
@@ -219,6 +221,20 @@ def score_family(
         *given, last = (choice for choice, _ in result)
         right += given == wanted and last in stops
     return right / n
+
+
+def family_chance(name: str, split: Split, n: int, seed: int = 0) -> float:
+    """What a guess that knows the sort of answer would get right, measured on the same samples.
+
+    One of the label words where there are some; in reading, one of the passage's words of the answer's kind; else the
+    most frequent answer.
+    """
+    found = world.samples(name, split, n, seed)
+    if world.family(name).group == "reading":
+        return sum(1 / rivals(sample) for sample in found) / n
+    if all(sample.choices for sample in found):
+        return sum(1 / len(sample.choices) for sample in found) / n
+    return Counter(sample.answer for sample in found).most_common(1)[0][1] / n
 
 
 class Probe:

@@ -19,6 +19,7 @@ from workbench.backbones.corpus import Words, batches, make_shard, tokenizer_tex
 from workbench.backbones.pretrain import (
     RECIPES,
     PretrainConfig,
+    _CausalAttention,
     batch_loss,
     feed,
     new_model,
@@ -133,7 +134,7 @@ def test_a_loss_is_the_weighted_cross_entropy(architecture: str, small: PreTrain
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     batch = next(b for _, _, b in feed(config, small, 0, 0) if not b.mask.all())
-    loss, nats = batch_loss(model, batch, "float32")
+    loss, nats = batch_loss(model, batch)
     loss.backward()
     ours = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -153,12 +154,13 @@ def test_a_loss_is_the_weighted_cross_entropy(architecture: str, small: PreTrain
         torch.testing.assert_close(ours[name], p.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ["llama", "rwkv"])
 def test_loss_falls_and_a_resumed_run_is_bit_equal(
-    architecture: str, words_folder: Path, tmp_path: Path
+    architecture: str, precision: str, words_folder: Path, tmp_path: Path
 ) -> None:
     """Protects the checkpoint: weights, moments and place in the data, across a shard's end and a lost step."""
-    config = replace(TINY, architecture=architecture, steps=14, learning_rate=1e-2)
+    config = replace(TINY, architecture=architecture, precision=precision, steps=14, learning_rate=1e-2)
     whole = _run(config, tmp_path / "whole", words_folder)
     _run(config, tmp_path / "parts", words_folder, stop_at=5)
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:  # a step whose checkpoint a kill prevented
@@ -180,6 +182,18 @@ def test_loss_falls_and_a_resumed_run_is_bit_equal(
         and card["forgetting"]
         and (tmp_path / "whole" / "backbone" / "README.md").exists()
     )
+
+
+@pytest.mark.parametrize("length", [5, 8, 19])
+def test_attention_by_blocks_is_attention(length: int) -> None:
+    """Protects the hand-made attention, values and gradients, in one block and across several."""
+    q, k, v = (torch.randn(2, length, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    ours = _CausalAttention.apply(q, k, v, 8)
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+    torch.testing.assert_close(ours, theirs)
+    grad = torch.randn_like(ours)
+    found, wanted = (torch.autograd.grad(out, (q, k, v), grad) for out in (ours, theirs))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_the_rate_rises_falls_and_ends_at_nothing() -> None:

@@ -74,9 +74,12 @@ def test_due_words_stand_where_the_story_says(case: tuple[int, int, int, str], r
     if repeat:
         read = next(i for i in range(len(words)) if words[i : i + 3] == ["go", "on", ":"]) + 3
         begin = next(i for i in range(len(words)) if words[i : i + 2] == ["remember", ":"])
-        assert (
-            " ".join(words[begin + 2 : read - 3]) == story.prompt[len("write a story . ") : -len(" begin :")]
-        )
+        said = " ".join(words[begin + 2 : read - 3])
+        asked = story.prompt[len("write a story . ") : -len(" begin :")]
+        assert sorted(f"{said} ".split(" . ")) == sorted(f"{asked} ".split(" . "))
+        own = {value for clause in story.clauses for value in (clause.value, clause.contrast) if value}
+        assert {words[i] for i in story.reminded} == own
+        assert all(begin < i < read for i in story.reminded)
     for due in story.due:
         clause = story.clauses[due.clause_index]
         assert (

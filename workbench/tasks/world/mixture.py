@@ -1,7 +1,7 @@
 """The pretraining mixture: documents of every family in fixed shares of words, addressed by seed and index.
 
 A document is one sample of the train split as text, with the indices of the words worth weighting: where a
-story's clauses fall due, and the answers of tasks (those of worked examples too). Held-out relation families
+story's clauses fall due, and the answers of tasks (those of worked examples and earlier turns too). Held-out relation families
 never occur. Packing documents into batches, and what a weight is worth, are the pretrainer's business.
 """
 
@@ -19,19 +19,22 @@ from workbench.tasks.world.relations import HELD_OUT, RELATIONS
 from workbench.tasks.world.sample import Sample, rng
 
 SHARES: dict[str, float] = {
-    "stories": 0.45,
-    "reading": 0.12,
+    "stories": 0.38,
+    "reading": 0.2,
     "cloze": 0.05,
-    "sentiment": 0.04,
+    "sentiment": 0.05,
     "arithmetic": 0.07,
-    "relations": 0.06,
-    "relations k-shot": 0.12,
-    "running": 0.09,
+    "relations": 0.05,
+    "relations k-shot": 0.15,
+    "running": 0.05,
 }
 """Share of all words by source."""
 REPEATED = 0.2
 """Share of stories that read their prompt again on the way."""
 MOST_SHOTS = 8
+"""Worked examples of relations, at most; of longer tasks at most half as many."""
+MOST_TURNS = 5
+"""Questions that are answered about a passage before the last one, at most."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def _draw(dice: Random, source: str, cap: int) -> Document:
         shots = dice.randint(1, MOST_SHOTS)
         return _answered(make(dice, "train", shots=shots, instruction=dice.random() < 0.5), name)
     shots = dice.randint(1, MOST_SHOTS // 2) if dice.random() < 0.25 else 0
+    if source == "reading" and not shots:
+        return _answered(make(dice, "train", turns=dice.randint(0, MOST_TURNS)), name)
     return _answered(make(dice, "train", shots=shots), name)
 
 
@@ -117,6 +122,5 @@ def _story(dice: Random, cap: int) -> Document:
     length = dice.randint(rungs[rung], rungs[min(rung + 1, len(rungs) - 1)])
     story = stories.make_story(dice, clauses, length, "train", repeat_prompt=REPEATED)
     start = story.prompt.count(" ") + 1
-    return Document(
-        f"{story.prompt} {story.text}", tuple(start + due.word_index for due in story.due), "stories"
-    )
+    worth = sorted([*(due.word_index for due in story.due), *story.reminded])
+    return Document(f"{story.prompt} {story.text}", tuple(start + index for index in worth), "stories")

@@ -3,7 +3,8 @@
 Three families of SQuAD's shape (context, question, answer and answer_start in characters are in `fields`):
 `reading` asks for one fact among others of the same kind, `reading-moves` for a place in a chain of visits,
 `reading-hops` for a fact that two sentences give together. The prompt is
-"{passage} question : {question} answer :". Cloze and running text borrow the passages; no label is made here.
+"{passage} question : {question} answer :"; with `turns=2` two other questions about the passage are asked and
+answered before it. Cloze and running text borrow the passages; no label is made here.
 
 Splits: of every kind of fact the last sentence pattern and the last question are used in test only.
 """
@@ -17,7 +18,7 @@ from random import Random
 from workbench.tasks.world import facts
 from workbench.tasks.world import lexicon as lex
 from workbench.tasks.world.sample import Family, Sample, Split
-from workbench.tasks.world.shots import few_shot
+from workbench.tasks.world.shots import check_count, few_shot
 
 
 @dataclass(frozen=True)
@@ -321,21 +322,50 @@ def scene(rng: Random, low: int = 3, high: int = 8) -> tuple[Kind, Fact, list[tu
     same = rng.randint(1, min(3, count - 1))
     fact, *distractors = draw_facts(rng, kind, same + 1, people)
     others = [(kind, values) for values in distractors]
+    things = {values.get("o") for values in (fact, *distractors)}
     left = count - 1 - same
     for other in rest:
         number = min(left, rng.randint(1, 3))
         more = draw_facts(rng, other, number, people)
         # the same object in two kinds of fact ("got a red lamp", "got a lamp from") would blur the question
-        others += [(other, values) for values in more if values.get("o", "") != fact.get("o")]
+        others += [(other, values) for values in more if "o" not in values or values["o"] not in things]
         left -= number
     rng.shuffle(others)
     return kind, fact, others
 
 
-def sample(context: str, question: str, answer: str, start: int, shape: str = "") -> Sample:
-    """The prompt of a reading task, and SQuAD's fields."""
-    fields = {"context": context, "question": question, "answer_start": start, "kind": shape}
-    return Sample(f"{context} question : {question} answer :", answer, (), fields)
+@dataclass(frozen=True)
+class Question:
+    """One question about a passage, its answer, and what sort of question it is."""
+
+    text: str
+    answer: str
+    shape: str
+
+
+def ask(
+    rng: Random, context: str, asked: Question, start: int, others: Sequence[Question], turns: int
+) -> Sample:
+    """The prompt of a reading task and SQuAD's fields; before it, up to `turns` others with their answers.
+
+    All answers differ, so that no earlier turn gives one away. `fields["shown"]` has the indices, in words of the
+    prompt, of the answers that the turns show.
+    """
+    check_count("turns", "answered questions", turns)
+    distinct = {asked.answer: asked}
+    for question in rng.sample(others, len(others)) if turns else ():
+        distinct.setdefault(question.answer, question)
+    prompt = context
+    shown: list[int] = []
+    for turn in list(distinct.values())[1 : turns + 1]:
+        prompt += f" question : {turn.text} answer :"
+        first = prompt.count(" ") + 1
+        prompt += f" {turn.answer} ."
+        shown += range(first, prompt.count(" "))
+    fields = {"context": context, "question": asked.text, "answer_start": start, "kind": asked.shape}
+    if shown:
+        fields["shown"] = tuple(shown)
+    return Sample(f"{prompt} question : {asked.text} answer :", asked.answer, (), fields)
 
 
 def find(sentences: list[str], sentence: int, word: str) -> int:
@@ -344,20 +374,27 @@ def find(sentences: list[str], sentence: int, word: str) -> int:
     return before + f" {sentences[sentence]} ".index(f" {word} ")
 
 
-def _reading(rng: Random, split: Split) -> Sample:
-    kind, fact, others = scene(rng)
+def _reading(rng: Random, split: Split, turns: int = 0) -> Sample:
+    kind, fact, others = scene(rng, 2)
     question, slot = rng.choice(known(kind.questions, split))
     sentences = passage(rng, split, fact, kind, others)
     answer = fact[slot]
     told = {answer, *(value for name, value in fact.items() if "{" + name + "}" in question)}
     at = next(i for i, sentence in enumerate(sentences) if told <= set(sentence.split()))
-    return sample(
-        " ".join(sentences),
-        facts.articles(question.format_map(fact)),
-        answer,
-        find(sentences, at, answer),
-        kind.name,
-    )
+    more = [
+        Question(facts.articles(text.format_map(values)), values[of], kind.name)
+        for values in (fact, *(values for other, values in others if other is kind))
+        for text, of in kind.questions[:-1]
+    ]
+    asked = Question(facts.articles(question.format_map(fact)), answer, kind.name)
+    return ask(rng, " ".join(sentences), asked, find(sentences, at, answer), more, turns)
+
+
+def rivals(sample: Sample) -> int:
+    """How many words of the passage could be the answer by their kind alone (names, places …), itself included."""
+    passage = set(sample.fields["context"].split())
+    kinds = {words for kind in KINDS for words in kind.slots.values() if sample.answer in words}
+    return min(len(passage.intersection(words)) for words in kinds)
 
 
 # --------------------------------------------------------------------------------------------------- moves
@@ -386,20 +423,35 @@ _MOVE_QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _moves(rng: Random, split: Split) -> Sample:
+def _moves(rng: Random, split: Split, turns: int = 0) -> Sample:
     people = rng.sample(lex.NAMES, rng.randint(2, 3))
     count = rng.randint(4, 8)
     places = rng.sample(lex.PLACES, count)
     who = [people[0], people[0], people[1]] + [rng.choice(people) for _ in range(count - 3)]
     rng.shuffle(who)
     sentences = [rng.choice(known(_GO, split)).format(n=n, p=p) for n, p in zip(who, places, strict=True)]
-    mine = [i for i, n in enumerate(who) if n == people[0]]
-    asked = rng.choice(("last", "last", "first", "before", "after"))
-    step = rng.randrange(len(mine) - 1)
-    at = {"last": mine[-1], "first": mine[0], "before": mine[step], "after": mine[step + 1]}[asked]
-    beside = {"before": places[mine[step + 1]], "after": places[mine[step]]}.get(asked, "")
-    question = rng.choice(known(_MOVE_QUESTIONS[asked], split)).format(n=people[0], q=beside)
-    return sample(" ".join(sentences), question, places[at], find(sentences, at, places[at]), asked)
+    shape = rng.choice(("last", "last", "first", "before", "after"))
+    visited = [p for n, p in zip(who, places, strict=True) if n == people[0]]
+    step = rng.randrange(len(visited) - 1)
+    pattern = rng.choice(known(_MOVE_QUESTIONS[shape], split))
+    asked = _move(shape, pattern, people[0], visited, step)
+    more = [
+        _move(other, text, name, path, at)
+        for name in people
+        if len(path := [p for n, p in zip(who, places, strict=True) if n == name]) > 1
+        for other, texts in _MOVE_QUESTIONS.items()
+        for text in texts[:-1]
+        for at in range(len(path) - 1)
+    ]
+    start = find(sentences, places.index(asked.answer), asked.answer)
+    return ask(rng, " ".join(sentences), asked, start, list(dict.fromkeys(more)), turns)
+
+
+def _move(shape: str, pattern: str, name: str, path: Sequence[str], step: int) -> Question:
+    """A question about the visits of one person; `step` is the visit of which before and after are asked."""
+    at = {"last": -1, "first": 0, "before": step, "after": step + 1}[shape]
+    beside = {"before": path[step + 1], "after": path[step]}.get(shape, "")
+    return Question(pattern.format(n=name, q=beside), path[at], shape)
 
 
 # ---------------------------------------------------------------------------------------------------- hops
@@ -418,7 +470,7 @@ _HOPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
-def _hops(rng: Random, split: Split) -> Sample:
+def _hops(rng: Random, split: Split, turns: int = 0) -> Sample:
     first, second, slot, questions = rng.choice(_HOPS)
     a, b = BY_NAME[first], BY_NAME[second]
     count = rng.randint(2, 4)
@@ -433,15 +485,16 @@ def _hops(rng: Random, split: Split) -> Sample:
     order = list(range(len(lines)))
     rng.shuffle(order)
     sentences = [facts.articles(lines[i]) for i in order]
+    shape = f"{first}-{second}"
     question = facts.articles(rng.choice(known(questions, split)).format_map(left[0]))
-    answer = right[0][slot]
-    return sample(
-        " ".join(sentences),
-        question,
-        answer,
-        find(sentences, order.index(count), answer),
-        f"{first}-{second}",
-    )
+    asked = Question(question, right[0][slot], shape)
+    more = [
+        Question(facts.articles(text.format_map(clue)), found[slot], shape)
+        for clue, found in zip(left, right, strict=True)
+        for text in questions[:-1]
+    ]
+    start = find(sentences, order.index(count), asked.answer)
+    return ask(rng, " ".join(sentences), asked, start, more, turns)
 
 
 FAMILIES: dict[str, Family] = {

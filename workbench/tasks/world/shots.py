@@ -14,10 +14,15 @@ from workbench.errors import WorkbenchError
 from workbench.tasks.world.sample import Sample, Split
 
 
+def check_count(option: str, what: str, number: int) -> None:
+    """Raises WorkbenchError unless `number` is a whole number from 0 on."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise WorkbenchError(f"{option} is the number of {what}, 0 or more, not {number!r}")
+
+
 def check_shots(shots: int) -> None:
     """Raises WorkbenchError unless `shots` is a whole number from 0 on."""
-    if not isinstance(shots, int) or isinstance(shots, bool) or shots < 0:
-        raise WorkbenchError(f"shots is the number of worked examples, 0 or more, not {shots!r}")
+    check_count("shots", "worked examples", shots)
 
 
 def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
@@ -36,8 +41,10 @@ def few_shot(make: Callable[..., Sample]) -> Callable[..., Sample]:
         shown: list[int] = []
         for example in examples:
             start = read + example.prompt.count(" ") + 1
+            shown += [read + index for index in example.fields.get("shown", ())]
             read = start + example.answer.count(" ") + 2
             shown += range(start, read - 1)
+        shown += [read + index for index in sample.fields.get("shown", ())]
         before = " ".join(f"{example.text} ." for example in examples)
         fields = {**sample.fields, "shots": shots, "shown": tuple(shown)}
         return replace(sample, prompt=f"{before} {sample.prompt}", fields=fields)

@@ -99,6 +99,8 @@ class Story:
     text: str
     clauses: tuple[Clause, ...]
     due: tuple[Due, ...]
+    reminded: tuple[int, ...] = ()
+    """Indices into `text.split()` of the values that a reminder in mid-story says again."""
 
 
 def shortest(clauses: int) -> int:
@@ -118,7 +120,7 @@ def make_story(
     The length is met to within 15% or 12 words; due words are spread evenly over it. Left out, the number of
     clauses is uniform and the length about log-uniform from what the clauses need to 800. With
     `repeat_prompt` (or, given a number, with that probability) the clauses are read again at some place in
-    mid-story, in words that do not count towards the length. Raises WorkbenchError for a number of clauses
+    mid-story, in an order of their own and in words that do not count towards the length. Raises WorkbenchError for a number of clauses
     out of range, or a length that they do not fit in.
     """
     if clauses is None:
@@ -139,8 +141,8 @@ def make_story(
     writer.write(length)
     if rng.random() < repeat_prompt:
         writer.remind(body)
-    text, due = writer.finish()
-    return Story(f"{OPENING} {body} {CLOSING}", text, chosen, due)
+    text, due, reminded = writer.finish()
+    return Story(f"{OPENING} {body} {CLOSING}", text, chosen, due, reminded)
 
 
 def render(clauses: Sequence[Clause]) -> str:
@@ -259,24 +261,29 @@ class _Writer:
         self._fill(length - count)
 
     def remind(self, body: str) -> None:
-        """The prompt's clauses once more, between two sentences."""
-        words = f"{REMINDER} {body} {GO_ON}".split()
+        """The prompt's clauses once more, shuffled, between two sentences."""
+        clauses = body.removesuffix(" .").split(" . ")
+        self.rng.shuffle(clauses)
+        words = f"{REMINDER} {' . '.join(clauses)} . {GO_ON}".split()
         self.sentences.insert(self.rng.randint(0, len(self.sentences)), (words, None, -1))
 
-    def finish(self) -> tuple[str, tuple[Due, ...]]:
-        """The text, and where the clauses fall due in it."""
+    def finish(self) -> tuple[str, tuple[Due, ...], tuple[int, ...]]:
+        """The text, where the clauses fall due in it, and where a reminder says their values."""
         words: list[str] = []
         due, read = [], 0
+        reminded: list[int] = []
+        own = {value for values in self.own.values() for value in values}
         for sentence, clause, offset in self.sentences:
             if clause is not None:
                 at = len(words) + offset
                 choices = self.choices[clause]
                 kind = self.clauses[clause].kind
                 due.append(Due(clause, kind, at, at - read, sentence[offset], choices))
-            words += sentence
             if offset < 0:
-                read = len(words)
-        return " ".join(words), tuple(due)
+                reminded = [len(words) + i for i, word in enumerate(sentence) if word in own]
+                read = len(words) + len(sentence)
+            words += sentence
+        return " ".join(words), tuple(due), tuple(reminded)
 
     def _tell(self, index: int, pattern: list[str]) -> int:
         """The sentence in which clause `index` falls due; its length in words."""
