@@ -364,12 +364,19 @@ def _backbone(model: Any) -> Any:
 
 
 @torch.no_grad()
-def init_weights(model: RwkvForCausalLM | RwkvModel, generator: torch.Generator | None = None) -> None:
+def init_weights(
+    model: RwkvForCausalLM | RwkvModel,
+    generator: torch.Generator | None = None,
+    *,
+    decays: tuple[float, float] = (-5.0, 3.0),
+    gates: float = 0.0,
+) -> None:
     """Gives `model`, in place, the start that RWKV-4's author trains from (BlinkDL/RWKV-LM: RWKV-v4neo/src/model.py).
 
-    Decays exp(-exp(d)), d spread over channels from -5 to 3; a bonus of log 0.3, half more or less by channel; shares
+    Decays exp(-exp(d)), d spread over channels from -5 to 3 (`decays`); a bonus of log 0.3, half more or less by channel; shares
     of a token and its predecessor spread over channels and depth; zeros in what a layer adds (attention's output,
-    feed-forward's value), in attention's key and all receptances; all else orthogonal; embeddings uniform within 1e-4
+    feed-forward's value), in attention's key and all receptances (attention's key and receptance: orthogonal with the
+    gain `gates`, if that is not 0); all else orthogonal; embeddings uniform within 1e-4
     (his: within the learning rate): the first norm scales them up, so that the first steps move them far.
 
     transformers' own start differs: its bonus is 1 in every channel (a slip: `ones_like` of the intended value), it
@@ -382,7 +389,9 @@ def init_weights(model: RwkvForCausalLM | RwkvModel, generator: torch.Generator 
         rise, fall = depth / max(layers - 1, 1), 1 - depth / layers
         attention, feed_forward = layer.attention, layer.feed_forward
         channel = torch.arange(attention.attention_hidden_size)
-        attention.time_decay.copy_(-5 + 8 * (channel / max(len(channel) - 1, 1)) ** (0.7 + 1.3 * rise))
+        slowest, fastest = decays
+        spread = (channel / max(len(channel) - 1, 1)) ** (0.7 + 1.3 * rise)
+        attention.time_decay.copy_(slowest + (fastest - slowest) * spread)
         attention.time_first.copy_(torch.tensor(0.3).log() + 0.5 * ((channel + 1) % 3 - 1))
         share = (torch.arange(width) / width).view(1, 1, -1)
         attention.time_mix_key.copy_(share**fall)
@@ -390,8 +399,9 @@ def init_weights(model: RwkvForCausalLM | RwkvModel, generator: torch.Generator 
         attention.time_mix_receptance.copy_(share ** (0.5 * fall))
         feed_forward.time_mix_key.copy_(share**fall)
         feed_forward.time_mix_receptance.copy_(share**fall)
-        for linear in (attention.key, attention.receptance, attention.output):
-            nn.init.zeros_(linear.weight)
+        nn.init.zeros_(attention.output.weight)
+        for linear in (attention.key, attention.receptance):
+            _orthogonal(linear.weight, gates, generator)
         for linear in (feed_forward.receptance, feed_forward.value):
             nn.init.zeros_(linear.weight)
         for linear in (attention.value, feed_forward.key):

@@ -40,7 +40,6 @@ TINY = PretrainConfig(
     vocabulary=600,
     steps=6,
     warmup=2,
-    cooldown=4,
     card_samples=1,
     card_cases=2,
     batch_tokens=512,

@@ -29,7 +29,7 @@ SHARES: dict[str, float] = {
     "running": 0.05,
 }
 """Share of all words by source."""
-REPEATED = 0.2
+REPEATED = 0.1
 """Share of stories that read their prompt again on the way."""
 MOST_SHOTS = 8
 """Worked examples of relations, at most; of longer tasks at most half as many."""
