@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from workbench.backbones import layer_inputs
 from workbench.backbones.layouts import Layouts, probe
 from workbench.backbones.runner import Runner, make_runner
 from workbench.data import BACKBONES
@@ -54,6 +55,7 @@ class Backbone:
             tokenizer.chat_template = None
         self.runner: Runner = make_runner(model)
         self.layers: list[nn.Module] = _find_layers(model)
+        layer_inputs.install(self.layers)
         self.kind: Kind = _find_kind(model, self._cache(2))
 
     @property

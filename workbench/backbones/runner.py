@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, RwkvForCausalLM
 
-from workbench.backbones import rwkv
+from workbench.backbones import layer_inputs, rwkv
 
 
 class Output(NamedTuple):
@@ -154,7 +154,9 @@ class RwkvRunner:
         use_cache: bool = False,
         keep: Tensor | None = None,
     ) -> Output:
-        hidden, state = rwkv.forward(self.model, embeddings, mask[:, -embeddings.shape[1] :], cache)
+        hidden, state = rwkv.forward(
+            self.model, embeddings, mask[:, -embeddings.shape[1] :], cache, layer_inputs.edited
+        )
         if keep is not None:
             hidden = hidden[keep]
         return Output(self.model.get_output_embeddings()(hidden), state if use_cache else None)

@@ -15,7 +15,7 @@ pad into a state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -317,6 +317,7 @@ def forward(
     inputs_embeds: Tensor,
     attention_mask: Tensor | None = None,
     state: State | None = None,
+    edit: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Output:
     """Runs the layers of `model` on embeddings, from `state` (empty where None), without touching either.
 
@@ -325,6 +326,7 @@ def forward(
         attention_mask: (B, T), 0 on pads, which may stand anywhere in a row: what real tokens give, and the state, are
             those of the row without its pads. A pad's own hidden state is finite and means nothing.
         state: of B rows, for example an earlier output's.
+        edit: (layer from 0, hidden (B, T, d)) to what that layer reads instead.
     """
     backbone = _backbone(model)
     hidden = inputs_embeds.to(backbone.ln_out.weight.dtype)
@@ -346,6 +348,9 @@ def forward(
             hidden = _reorder(hidden, order)
     states = []
     for index, layer in enumerate(backbone.blocks):
+        if edit is not None:  # in the caller's order of positions
+            hidden = edit(index, hidden if order is None else _reorder(hidden, order.argsort(1)))
+            hidden = hidden if order is None else _reorder(hidden, order)
         hidden, after = block(layer, hidden, state.layer(index), mask)
         states.append(after)
     hidden = backbone.ln_out(hidden)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
 from workbench.backbones.pretrain import RECIPES, PretrainConfig, pretrain
 from workbench.cli.options import value_of
 from workbench.cli.progress import Progress
@@ -17,12 +15,13 @@ from workbench.cli.progress import Progress
 class Pretrain:
     """Train a small backbone from nothing on the small world, and write its model card.
 
-    `workbench pretrain --backbone tiny-rwkv --folder runs/tiny-rwkv` follows the recipe of that name, with the
-    options that are given in place of the recipe's. The same command again goes on where it was interrupted.
+    `workbench pretrain --backbone tiny-rwkv` follows the recipe of that name, with the options that are given in
+    place of the recipe's. The same command again goes on where it was interrupted.
     """
 
     folder: Path
-    """Where the run is kept; the finished backbone is its subfolder `backbone`."""
+    """Where the run is kept, runs/ and the backbone's name unless told; the finished backbone is its subfolder
+    `backbone`."""
     config: PretrainConfig = field(default_factory=PretrainConfig)
     device: str = "auto"
     """auto takes a GPU where there is one."""
@@ -31,7 +30,7 @@ class Pretrain:
     def defaults(cls, words: Sequence[str]) -> Pretrain:
         """The recipe of the named backbone; a new name starts from the recipe of tiny-llama."""
         name = value_of(words, "--backbone") or PretrainConfig.backbone
-        return cls(folder=tyro.MISSING, config=RECIPES.get(name, PretrainConfig(backbone=name)))
+        return cls(folder=Path("runs") / name, config=RECIPES.get(name, PretrainConfig(backbone=name)))
 
     def run(self) -> int:
         """Trains to the end, or until Ctrl-C."""
