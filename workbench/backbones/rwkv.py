@@ -378,11 +378,11 @@ def init_weights(
 ) -> None:
     """Gives `model`, in place, the start that RWKV-4's author trains from (BlinkDL/RWKV-LM: RWKV-v4neo/src/model.py).
 
-    Decays exp(-exp(d)), d spread over channels from -5 to 3 (`decays`); a bonus of log 0.3, half more or less by channel; shares
-    of a token and its predecessor spread over channels and depth; zeros in what a layer adds (attention's output,
-    feed-forward's value), in attention's key and all receptances (attention's key and receptance: orthogonal with the
-    gain `gates`, if that is not 0); all else orthogonal; embeddings uniform within 1e-4
-    (his: within the learning rate): the first norm scales them up, so that the first steps move them far.
+    Decays exp(-exp(d)), d spread over channels from -5 to 3 (`decays`); a bonus of log 0.3, half more or less by
+    channel; shares of a token and its predecessor spread over channels and depth; zeros in what a layer adds
+    (attention's output, feed-forward's value), in attention's key and all receptances (attention's key and receptance:
+    orthogonal with the gain `gates`, if that is not 0); all else orthogonal; embeddings uniform within 1e-4 (his:
+    within the learning rate): the first norm scales them up, so that the first steps move them far.
 
     transformers' own start differs: its bonus is 1 in every channel (a slip: `ones_like` of the intended value), it
     has no zeros, and it fails for one layer. A head tied to the embeddings keeps the embeddings' start.
@@ -423,4 +423,7 @@ def init_weights(
 
 def _orthogonal(weight: Tensor, gain: float, generator: torch.Generator | None) -> None:
     out, into = weight.shape
+    if gain == 0:
+        nn.init.zeros_(weight)
+        return
     nn.init.orthogonal_(weight, gain * max(1.0, out / into) ** 0.5, generator=generator)
