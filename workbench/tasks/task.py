@@ -256,10 +256,10 @@ def list_tasks() -> list[str]:
 
 def load_task(
     name: str | Path | Mapping[str, str | Path],
-    *,
     split: str = "train",
     n: int | None = None,
     seed: int = 0,
+    *,
     template: str | None = None,
     answer: str | None = None,
     metric: str | None = None,
