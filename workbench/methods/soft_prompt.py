@@ -1,6 +1,6 @@
 """Prompt tuning: vectors before the input are all that is trained (Lester et al. 2021, arXiv 2104.08691).
 
-Holds the method only; where its vectors start is a prior (`priors.py`), how they enter a model is `apply.py`.
+Holds the method only; where its vectors start is a prior (`priors`), how they enter a model is `apply.py`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SoftPrompt(Method):
             config = SoftPromptConfig(tokens, start if isinstance(start, dict) else start.describe(), seed)
         super().__init__(backbone, config)
         dice = torch.Generator().manual_seed(config.seed)
-        start_vectors = priors.from_description(config.prior).sample(config.tokens, backbone, dice)
+        start_vectors = priors.from_description(config.prior).fit(backbone).sample(config.tokens, dice)
         self.embeddings = nn.Parameter(start_vectors.to(backbone.device, torch.float32))
 
     def injection(self) -> Injection:
