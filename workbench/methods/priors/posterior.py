@@ -13,7 +13,6 @@ from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
-from workbench.methods.method import read_facts
 from workbench.methods.priors.points import read_vectors
 from workbench.methods.priors.prior import Distribution, Prior, repeated
 
@@ -38,6 +37,8 @@ class Posterior(Prior):
         self.check("noise", self.noise >= 0, "a standard deviation of zero or more")
 
     def fit(self, backbone: Backbone, layer: int | None = None) -> AroundVectors:
+        from workbench.methods.method import read_facts  # methods draw from priors, so not at the top
+
         if not self.run:
             raise WorkbenchError("the posterior prior has no run; give run= the folder of a finished run")
         folder = Path(self.run)
