@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone, bundled, load_backbone
     from workbench.errors import WorkbenchError
     from workbench.methods import priors
+    from workbench.methods.deep_prompt import DeepPrompt, DeepPromptConfig
     from workbench.methods.generate import GenerateConfig, generate, stream
+    from workbench.methods.initial_state import InitialState, InitialStateConfig
     from workbench.methods.method import Method, load_method
+    from workbench.methods.p_tuning import PTuning, PTuningConfig
+    from workbench.methods.prefix_prompt import PrefixPrompt, PrefixPromptConfig
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
     from workbench.tasks.encode import TextConfig
     from workbench.tasks.task import Example, Task, list_tasks, load_task
@@ -44,6 +48,14 @@ _HOMES = {
     "stream": "methods.generate",
     "Method": "methods.method",
     "load_method": "methods.method",
+    "DeepPrompt": "methods.deep_prompt",
+    "DeepPromptConfig": "methods.deep_prompt",
+    "InitialState": "methods.initial_state",
+    "InitialStateConfig": "methods.initial_state",
+    "PTuning": "methods.p_tuning",
+    "PTuningConfig": "methods.p_tuning",
+    "PrefixPrompt": "methods.prefix_prompt",
+    "PrefixPromptConfig": "methods.prefix_prompt",
     "SoftPrompt": "methods.soft_prompt",
     "SoftPromptConfig": "methods.soft_prompt",
     "TextConfig": "tasks.encode",
@@ -64,12 +76,20 @@ _HOMES = {
 _ROOMS = ("analysis", "backbones", "methods", "tasks", "training", "views")
 __all__ = [  # written out, so that tools which only read see it
     "Backbone",
+    "DeepPrompt",
+    "DeepPromptConfig",
     "Evaluation",
     "Example",
     "FitConfig",
     "GenerateConfig",
+    "InitialState",
+    "InitialStateConfig",
     "Job",
     "Method",
+    "PTuning",
+    "PTuningConfig",
+    "PrefixPrompt",
+    "PrefixPromptConfig",
     "Run",
     "SoftPrompt",
     "SoftPromptConfig",

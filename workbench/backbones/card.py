@@ -35,6 +35,14 @@ from workbench.tasks.world.relations import HELD_OUT
 from workbench.tasks.world.sample import Split
 
 SHOTS = 4
+MEASURES = {
+    "chance": "chance",
+    "zero_shot": "zero-shot",
+    "k_shot": "k-shot",
+    "zero_shot_test": "zero-shot, held-out wording",
+    "k_shot_test": "k-shot, held-out wording",
+}
+"""What is measured of each family, and its name in the README."""
 NOT_QUESTIONS = ("stories", "running")
 
 
@@ -47,16 +55,17 @@ def load_finished(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
 def family_accuracy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, samples: int, seed: int = 0
 ) -> dict[str, float]:
-    """Share of a family's test samples answered exactly, without and (where it has them) with worked examples.
+    """Share of new samples of a family answered exactly, without and (where it has them) with worked examples.
 
-    "chance" is what a guess would get on them.
+    In the wording that training knows (the validation split), and as "zero_shot_test" and "k_shot_test" in held-out
+    wording and, where a rule decides, of held-out entities. "chance" is what a guess would get.
     """
-    result = {
-        "chance": round(family_chance(name, "test", samples, seed), 4),
-        "zero_shot": score_family(model, tokenizer, name, "test", samples, seed=seed),
-    }
-    if world.family(name).group not in NOT_QUESTIONS and name != "story-due":
-        result["k_shot"] = score_family(model, tokenizer, name, "test", samples, SHOTS, seed)
+    result = {"chance": round(family_chance(name, "validation", samples, seed), 4)}
+    splits: tuple[tuple[Split, str], ...] = (("validation", ""), ("test", "_test"))
+    for split, suffix in splits:
+        result[f"zero_shot{suffix}"] = score_family(model, tokenizer, name, split, samples, seed=seed)
+        if world.family(name).group not in NOT_QUESTIONS and name != "story-due":
+            result[f"k_shot{suffix}"] = score_family(model, tokenizer, name, split, samples, SHOTS, seed)
     return result
 
 
@@ -153,7 +162,7 @@ def group_means(accuracy: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     return {
         group: {
             key: round(fmean(e[key] for e in entries if key in e), 4)
-            for key in ("chance", "zero_shot", "k_shot")
+            for key in MEASURES
             if any(key in e for e in entries)
         }
         for group, entries in groups.items()
@@ -193,9 +202,7 @@ def render(card: Mapping[str, Any]) -> str:
         (
             name,
             entry["group"] + (" (held out)" if entry["held_out"] else ""),
-            _percent(entry["chance"]),
-            _percent(entry["zero_shot"]),
-            _percent(entry.get("k_shot")),
+            *(_percent(entry.get(key)) for key in MEASURES),
         )
         for name, entry in card["accuracy"].items()
     ]
@@ -261,13 +268,14 @@ Nats a token on the rest of the same stories (words that are not due), by positi
 
 ## Accuracy
 
-Exact answers on {card["samples"]} test samples a family (held-out patterns, and held-out entities where a rule
-decides), greedy, zero-shot and with {card["shots"]} worked examples. Chance is a guess that knows the sort of answer:
+Exact answers to {card["samples"]} new questions a family, greedy, zero-shot and with {card["shots"]} worked examples:
+in the wording that training knows, and in wording held out of it (and, where a rule decides, about entities held out
+of it). Chance is a guess that knows the sort of answer:
 one of the label words, in reading one of the passage's words of the answer's kind, elsewhere the most frequent answer.
 
-{_table(["group", "chance", "zero-shot", "k-shot"], [(g, *(_percent(m.get(k)) for k in ("chance", "zero_shot", "k_shot"))) for g, m in card["accuracy_by_group"].items()])}
+{_table(["group", *MEASURES.values()], [(g, *(_percent(m.get(k)) for k in MEASURES)) for g, m in card["accuracy_by_group"].items()])}
 
-{_table(["family", "group", "chance", "zero-shot", "k-shot"], accuracy)}
+{_table(["family", "group", *MEASURES.values()], accuracy)}
 
 Versions: {", ".join(f"{k} {v}" for k, v in card["versions"].items())}.
 """

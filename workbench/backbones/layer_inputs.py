@@ -2,6 +2,8 @@
 
     with reading(edit):                 # edit(layer, hidden) -> hidden, (B, T, width) in and out
         backbone.runner(...)
+    with reading(masks=change):         # change(layer, mask or None, hidden) -> the attention mask of that layer
+        backbone.runner(...)
 
 The hooks are put on once, when a backbone is made, and look into a context variable: two jobs in two threads
 on one model do not meet, and outside `reading` the model is what it was. Recurrences of our own
@@ -10,6 +12,7 @@ on one model do not meet, and outside `reading` the model is what it was. Recurr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,17 +23,26 @@ from torch import Tensor, nn
 Edit = Callable[[int, Tensor], Tensor]
 """(layer from 0, hidden (B, T, width)) to the hidden states that the layer reads instead."""
 
+MaskEdit = Callable[[int, Tensor | None, Tensor], Tensor | None]
+"""(layer from 0, what transformers gives it as attention mask, hidden) to the mask that it takes instead."""
+
 _edits: ContextVar[tuple[Edit, ...]] = ContextVar("layer inputs", default=())
+_masks: ContextVar[MaskEdit | None] = ContextVar("layer masks", default=None)
 
 
 @contextmanager
-def reading(*edits: Edit) -> Iterator[None]:
-    """Within the block, every layer reads what the edits make of its input, one after another."""
+def reading(*edits: Edit, masks: MaskEdit | None = None) -> Iterator[None]:
+    """Within the block, every layer reads what the edits make of its input, one after another.
+
+    `masks` changes the layers' attention masks instead of an outer block's `masks`, if it is given.
+    """
     token = _edits.set((*_edits.get(), *edits))
+    before = _masks.set(masks or _masks.get())
     try:
         yield
     finally:
         _edits.reset(token)
+        _masks.reset(before)
 
 
 def edited(layer: int, hidden: Tensor) -> Tensor:
@@ -44,16 +56,30 @@ def install(layers: Sequence[nn.Module]) -> None:
     """Put the hook on every layer of a model, once."""
     for index, layer in enumerate(layers):
         if not any(getattr(hook, "of_workbench", False) for hook in layer._forward_pre_hooks.values()):
-            layer.register_forward_pre_hook(_hook(index), with_kwargs=True)
+            # GPT-2 hands the mask over by position, others by name
+            names = list(inspect.signature(type(layer).forward).parameters)[1:]
+            place = names.index("attention_mask") if "attention_mask" in names else len(names)
+            layer.register_forward_pre_hook(_hook(index, place), with_kwargs=True)
 
 
-def _hook(index: int) -> Callable[..., Any]:
+def _hook(index: int, place: int) -> Callable[..., Any]:
+    """The hook of layer `index`, whose attention mask is its argument number `place`."""
+
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not _edits.get():
+        masks = _masks.get()
+        if not _edits.get() and masks is None:
             return None
         if args:
-            return (edited(index, args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edited(index, kwargs["hidden_states"])}
+            args = (edited(index, args[0]), *args[1:])
+            hidden = args[0]
+        else:
+            hidden = edited(index, kwargs["hidden_states"])
+            kwargs = {**kwargs, "hidden_states": hidden}
+        if masks is not None and len(args) > place:
+            args = (*args[:place], masks(index, args[place], hidden), *args[place + 1 :])
+        elif masks is not None:
+            kwargs = {**kwargs, "attention_mask": masks(index, kwargs.get("attention_mask"), hidden)}
+        return args, kwargs
 
     hook.of_workbench = True  # type: ignore[attr-defined]
     return hook

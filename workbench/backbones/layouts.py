@@ -28,12 +28,14 @@ class Layouts:
     left_padding: rows with pads before them, prefilled, then continued from the cache token by token.
     decoding: rows of equal length, prefilled, then continued from the cache token by token.
     shared_prefix: a prefix run once, its cache expanded to the rows, the rows padded on the right.
+    padding_after_prefix: the same, the rows padded on the left, then continued token by token.
     """
 
     right_padding: bool
     left_padding: bool
     decoding: bool
     shared_prefix: bool
+    padding_after_prefix: bool
 
 
 def probe(runner: Runner, vocabulary: Tensor) -> Layouts:
@@ -80,6 +82,7 @@ def probe(runner: Runner, vocabulary: Tensor) -> Layouts:
             left_padding=exact(_left_padding),
             decoding=exact(_decoding),
             shared_prefix=exact(_shared_prefix) and _shared_gradient(runner, rows[0]),
+            padding_after_prefix=exact(_padding_after_prefix),
         )
 
 
@@ -111,10 +114,20 @@ def _right_padding(runner: Runner, rows: list[Tensor]) -> list[Tensor]:
     return [logits[b, : len(row)] for b, row in enumerate(rows)]
 
 
-def _continue(runner: Runner, rows: list[Tensor], left: bool) -> list[Tensor] | None:
-    """Prefill all but the last tokens of each row, then feed those one by one from the cache."""
+def _continue(
+    runner: Runner, rows: list[Tensor], left: bool, prefix: Tensor | None = None
+) -> list[Tensor] | None:
+    """Prefill all but the last tokens of each row, then feed those one by one from the cache; behind a prefix's."""
     batch, mask = _pad([r[:-_DECODED] for r in rows], left)
-    output = runner(batch, mask, _positions(mask), use_cache=True)
+    positions, cache = _positions(mask), None
+    if prefix is not None:
+        ones = torch.ones(1, len(prefix), dtype=torch.bool, device=prefix.device)
+        cache = runner(prefix[None], ones, _positions(ones), use_cache=True).cache
+        if cache is None:
+            return None
+        cache = runner.expand(cache, len(rows))
+        mask, positions = torch.cat([ones.expand(len(rows), -1), mask], dim=1), positions + len(prefix)
+    output = runner(batch, mask, positions, cache, use_cache=True)
     if output.cache is None:
         return None
     found = [output.logits[:, -1:]]
@@ -130,6 +143,17 @@ def _continue(runner: Runner, rows: list[Tensor], left: bool) -> list[Tensor] | 
 
 def _left_padding(runner: Runner, rows: list[Tensor]) -> list[Tensor] | None:
     return _continue(runner, rows, left=True)
+
+
+def _padding_after_prefix(runner: Runner, rows: list[Tensor]) -> list[Tensor] | None:
+    """Each row's own first tokens as a prefix, the rest left-padded beside a longer row."""
+    found = []
+    for row in rows:
+        pair = _continue(runner, [row[3:], rows[0]], left=True, prefix=row[:3])
+        if pair is None:
+            return None
+        found.append(pair[0])
+    return found
 
 
 def _decoding(runner: Runner, rows: list[Tensor]) -> list[Tensor] | None:

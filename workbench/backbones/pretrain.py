@@ -293,7 +293,7 @@ def working_copy(model: PreTrainedModel) -> PreTrainedModel:
 def pull(working: PreTrainedModel, model: PreTrainedModel) -> None:
     """Hands the working copy's gradients to the model."""
     for own, copy in zip(model.parameters(), working.parameters(), strict=True):
-        if own is not copy:
+        if own is not copy and copy.grad is not None:
             own.grad, copy.grad = copy.grad.float(), None
 
 

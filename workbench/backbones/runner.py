@@ -9,15 +9,18 @@ groups or injects anything: that is `layouts.py` and the room `methods`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, RwkvForCausalLM
+from transformers import DynamicCache, PreTrainedModel, RwkvForCausalLM
 
 from workbench.backbones import layer_inputs, rwkv
+from workbench.errors import WorkbenchError
 
 
 class Output(NamedTuple):
@@ -29,6 +32,9 @@ class Output(NamedTuple):
 
 class Runner(Protocol):
     """The one way in which the rest of the workbench runs a model."""
+
+    grows: bool
+    """Whether a layer may be handed more positions than the layer before it had."""
 
     def __call__(
         self,
@@ -52,17 +58,26 @@ class Runner(Protocol):
         """
         ...
 
-    def expand(self, cache: Any, rows: int) -> Any:
-        """The cache of one row, shared by `rows` rows. Gradients flow back to the one row."""
+    def expand(self, cache: Any, rows: Tensor | int) -> Any:
+        """A new cache: that of one row shared by so many rows, or the named rows, each as often as it is named.
+
+        The given cache stays as it is. Gradients flow back to it.
+        """
         ...
 
     def select(self, cache: Any, rows: Tensor) -> Any:
         """The cache of the rows named by the index tensor `rows`."""
         ...
 
+    def remember(self, keys_values: Sequence[tuple[Tensor, Tensor]]) -> Any:
+        """The cache that holds these keys and values, each (B, heads, P, head size), one pair a layer."""
+        ...
+
 
 class TransformersRunner:
     """Runs any causal LM of transformers through its own forward, so that head scales and caps are kept."""
+
+    grows = False
 
     def __init__(self, model: PreTrainedModel):
         self.model = model
@@ -120,27 +135,44 @@ class TransformersRunner:
             found = getattr(output, "cache_params", None)
         return Output(logits, found if use_cache else None)
 
-    def expand(self, cache: Any, rows: int) -> Any:
-        for layer in cache.layers:
+    def expand(self, cache: Any, rows: Tensor | int) -> Any:
+        def take(tensor: Tensor) -> Tensor:
+            return (
+                tensor.expand(rows, *tensor.shape[1:])
+                if isinstance(rows, int)
+                else tensor.index_select(0, rows)
+            )
+
+        made = copy.copy(cache)
+        made.layers = [copy.copy(layer) for layer in cache.layers]
+        for layer in made.layers:
             if isinstance(getattr(layer, "keys", None), Tensor):
-                layer.keys = layer.keys.expand(rows, *layer.keys.shape[1:])
-                layer.values = layer.values.expand(rows, *layer.values.shape[1:])
+                layer.keys, layer.values = take(layer.keys), take(layer.values)
             if hasattr(
                 layer, "recurrent_states"
-            ):  # copied in place by their layer, so each row needs its own
-                for states in (layer.conv_states, layer.recurrent_states):
-                    for index, state in states.items():
-                        if state is not None:
-                            states[index] = state.expand(rows, *state.shape[1:]).clone()
-        return cache
+            ):  # written in place by their layer, so each row needs its own
+                for name in ("conv_states", "recurrent_states"):
+                    states = getattr(layer, name)
+                    setattr(
+                        layer, name, {i: None if s is None else take(s).clone() for i, s in states.items()}
+                    )
+        return made
 
     def select(self, cache: Any, rows: Tensor) -> Any:
         cache.reorder_cache(rows)
         return cache
 
+    def remember(self, keys_values: Sequence[tuple[Tensor, Tensor]]) -> Any:
+        cache = DynamicCache(config=self.model.config)
+        for layer, (keys, values) in enumerate(keys_values):
+            cache.update(keys, values, layer)
+        return cache
+
 
 class RwkvRunner:
     """Runs RWKV-4 through the workbench's own recurrence: differentiable in the state, exact for ragged rows."""
+
+    grows = True
 
     def __init__(self, model: RwkvForCausalLM):
         self.model = model
@@ -161,11 +193,14 @@ class RwkvRunner:
             hidden = hidden[keep]
         return Output(self.model.get_output_embeddings()(hidden), state if use_cache else None)
 
-    def expand(self, cache: rwkv.State, rows: int) -> rwkv.State:
-        return cache.expand(rows)
+    def expand(self, cache: rwkv.State, rows: Tensor | int) -> rwkv.State:
+        return cache.expand(rows) if isinstance(rows, int) else cache.select(rows)
 
     def select(self, cache: rwkv.State, rows: Tensor) -> rwkv.State:
         return cache.select(rows)
+
+    def remember(self, keys_values: Sequence[tuple[Tensor, Tensor]]) -> rwkv.State:
+        raise WorkbenchError("a recurrent backbone keeps no keys and values; train its initial state instead")
 
 
 RUNNERS: dict[str, type] = {"rwkv": RwkvRunner}

@@ -308,7 +308,7 @@ def _shift(x: Tensor, last: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor
     """Each token's predecessor (B, T, d), the first one's being `last` (B, d); and each row's last real token."""
     padded = torch.cat([last.to(x.dtype).unsqueeze(1), x], 1)
     if mask is None:
-        return padded[:, :-1], x[:, -1]
+        return padded[:, :-1], padded[:, -1]
     return padded[:, :-1], padded[torch.arange(len(x), device=x.device), mask.sum(1)]
 
 

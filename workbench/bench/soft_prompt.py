@@ -60,7 +60,7 @@ def soft_prompt_step() -> Sequence[Measurement]:
 
     def ours(**tricks: bool) -> tuple[torch.Tensor, torch.Tensor]:
         ours_prompt.grad = None
-        logits, answers = answer_logits(backbone, rows, Injection(ours_prompt), **tricks)
+        logits, answers = answer_logits(backbone, rows, Injection(ours_prompt[None]), **tricks)
         loss = torch.nn.functional.cross_entropy(logits.float(), answers)
         loss.backward()
         assert ours_prompt.grad is not None

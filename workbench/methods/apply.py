@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.layer_inputs import reading
+from workbench.backbones.runner import Output
 from workbench.errors import WorkbenchError
 from workbench.methods.injection import NOTHING, Injection
 from workbench.methods.rows import Rows
+from workbench.methods.start import Start, make_start
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ def assemble(backbone: Backbone, injection: Injection, rows: Rows) -> Assembled:
     prompt = _prompt(backbone, injection)
     if prompt is None:
         return Assembled(tokens, rows.lengths)
-    size, batch = len(prompt), len(rows)
-    prompt = prompt.expand(batch, *prompt.shape)
+    size = prompt.shape[1]
+    prompt = prompt.expand(len(rows), -1, -1) if len(prompt) == 1 else prompt[injection.pick(len(rows))]
     place = int(rows.prompt_at[0])
     if bool((rows.prompt_at == place).all()):
         embeddings = torch.cat([tokens[:, :place], prompt, tokens[:, place:]], dim=1)
@@ -53,7 +56,7 @@ def assemble(backbone: Backbone, injection: Injection, rows: Rows) -> Assembled:
         source = torch.where(s < at, s + size, torch.where(s < at + size, s - at, s))
         both = torch.cat([prompt, tokens], dim=1)
         embeddings = both.gather(1, source[..., None].expand(-1, -1, tokens.shape[2]))
-    check_context(backbone, int(rows.lengths.max()) + size, size)
+    check_context(backbone, int(rows.lengths.max()) + size + injection.front, size + injection.front)
     return Assembled(embeddings, rows.lengths + size)
 
 
@@ -88,23 +91,41 @@ def answer_logits(
     Returns:
         (N, V) logits and (N,) token ids, N the number of answer tokens, row by row.
     """
+    backbone = injection.view or backbone
     s = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
     answers = (s >= rows.answer_start[:, None]) & (s < rows.lengths[:, None])
     targets = rows.ids[answers]
+    start = make_start(backbone, injection)
     if not backbone.layouts.right_padding:
-        return _one_by_one(backbone, rows, injection, keep_answers), targets
+        return _one_by_one(backbone, rows, injection, start, keep_answers), targets
     if share_prefix and _prefix_is_shared(backbone, rows, injection):
-        logits = _after_shared_prefix(backbone, rows, injection, answers, keep_answers)
+        logits = _after_shared_prefix(backbone, rows, injection, start, answers, keep_answers)
     else:
-        logits = _whole_rows(backbone, rows, injection, keep_answers)
+        logits = _whole_rows(backbone, rows, injection, start, keep_answers)
     return logits, targets
 
 
 def _prompt(backbone: Backbone, injection: Injection) -> Tensor | None:
-    """(P, width) in the backbone's type, so that a float32 prompt serves a bfloat16 backbone."""
-    if injection.input_embeddings is None or len(injection.input_embeddings) == 0:
+    """(K, P, width) in the backbone's type, so that a float32 prompt serves a bfloat16 backbone."""
+    if injection.length == 0:
         return None
+    assert injection.input_embeddings is not None
     return injection.input_embeddings.to(backbone.device, backbone.dtype)
+
+
+def _run(backbone: Backbone, start: Start | None, *arguments: Any, **options: Any) -> Output:
+    """A run behind a start, whose layers may remember different numbers of positions."""
+    if start is None or start.widths is None:
+        return backbone.runner(*arguments, **options)
+    with reading(masks=start.mask):
+        return backbone.runner(*arguments, **options)
+
+
+def _behind(backbone: Backbone, cache: Any, injection: Injection, rows: int) -> Any:
+    """A cache of the K prompts for the rows, each row its own prompt's."""
+    if injection.members is None:
+        return backbone.runner.expand(cache, rows)
+    return backbone.runner.expand(cache, injection.members.to(backbone.device))
 
 
 def _prefix_is_shared(backbone: Backbone, rows: Rows, injection: Injection) -> bool:
@@ -120,46 +141,77 @@ def _prefix_is_shared(backbone: Backbone, rows: Rows, injection: Injection) -> b
 
 
 def _after_shared_prefix(
-    backbone: Backbone, rows: Rows, injection: Injection, answers: Tensor, keep_answers: bool
+    backbone: Backbone,
+    rows: Rows,
+    injection: Injection,
+    start: Start | None,
+    answers: Tensor,
+    keep_answers: bool,
 ) -> Tensor:
     place = int(rows.prompt_at[0])
     prompt = _prompt(backbone, injection)
     assert prompt is not None
-    check_context(backbone, int(rows.lengths.max()) + len(prompt), len(prompt))
-    prefix = torch.cat([backbone.embed(rows.ids[0, :place]), prompt])[None]
-    ones = torch.ones(1, prefix.shape[1], dtype=torch.bool, device=prefix.device)
-    last = torch.zeros_like(ones)
+    members, size = prompt.shape[:2]
+    before = start.columns if start else 0
+    taken = start.positions if start else 0
+    check_context(backbone, int(rows.lengths.max()) + size + injection.front, size + injection.front)
+    prefix = torch.cat([backbone.embed(rows.ids[0, :place]).expand(members, -1, -1), prompt], dim=1)
+    seen = torch.ones(members, before + place + size, dtype=torch.bool, device=prefix.device)
+    last = torch.zeros_like(seen[:, before:])
     last[:, -1] = True
-    cache = backbone.runner(prefix, ones, _count(ones), use_cache=True, keep=last).cache
-    cache = backbone.runner.expand(cache, len(rows))
+    positions = taken + torch.arange(place + size, device=prefix.device).expand(members, -1)
+    cache = (
+        backbone.runner.expand(start.cache, torch.arange(members, device=prefix.device)) if start else None
+    )
+    cache = _run(backbone, start, prefix, seen, positions, cache, use_cache=True, keep=last).cache
+    cache = _behind(backbone, cache, injection, len(rows))
 
     tokens = rows.ids[:, place:]
     real = torch.arange(tokens.shape[1], device=tokens.device)[None] < (rows.lengths - place)[:, None]
-    mask = torch.cat([ones.expand(len(rows), -1), real], dim=1)
-    positions = _count(mask)[:, prefix.shape[1] :]
+    mask = torch.cat([seen[:1].expand(len(rows), -1), real], dim=1)
+    positions = _count(real) + taken + place + size
     keep = torch.zeros_like(real)
     keep[:, :-1] = answers[:, place + 1 :]
     embeddings = backbone.embed(tokens)
     if keep_answers:
-        return backbone.runner(embeddings, mask, positions, cache, keep=keep).logits
-    return backbone.runner(embeddings, mask, positions, cache).logits[keep]
+        return _run(backbone, start, embeddings, mask, positions, cache, keep=keep).logits
+    return _run(backbone, start, embeddings, mask, positions, cache).logits[keep]
 
 
-def _whole_rows(backbone: Backbone, rows: Rows, injection: Injection, keep_answers: bool) -> Tensor:
+def _whole_rows(
+    backbone: Backbone, rows: Rows, injection: Injection, start: Start | None, keep_answers: bool
+) -> Tensor:
     whole = assemble(backbone, injection, rows)
-    mask = whole.mask
-    s = torch.arange(mask.shape[1], device=mask.device)[None]
+    real = whole.mask
+    s = torch.arange(real.shape[1], device=real.device)[None]
     # an answer follows the prompt, so its first token stands at answer_start + P and is predicted just before
     keep = (s >= (rows.answer_start + injection.length - 1)[:, None]) & (s < (whole.lengths - 1)[:, None])
+    mask, positions, cache = _with_start(backbone, injection, start, real)
     if keep_answers:
-        return backbone.runner(whole.embeddings, mask, _count(mask), keep=keep).logits
-    return backbone.runner(whole.embeddings, mask, _count(mask)).logits[keep]
+        return _run(backbone, start, whole.embeddings, mask, positions, cache, keep=keep).logits
+    return _run(backbone, start, whole.embeddings, mask, positions, cache).logits[keep]
 
 
-def _one_by_one(backbone: Backbone, rows: Rows, injection: Injection, keep_answers: bool) -> Tensor:
+def _with_start(
+    backbone: Backbone, injection: Injection, start: Start | None, real: Tensor
+) -> tuple[Tensor, Tensor, Any]:
+    """Mask (B, columns + S), position ids (B, S) and cache for rows whose real positions are `real` (B, S)."""
+    if start is None:
+        return real, _count(real), None
+    seen = torch.ones(len(real), start.columns, dtype=torch.bool, device=real.device)
+    cache = _behind(backbone, start.cache, injection, len(real))
+    return torch.cat([seen, real], dim=1), _count(real) + start.positions, cache
+
+
+def _one_by_one(
+    backbone: Backbone, rows: Rows, injection: Injection, start: Start | None, keep_answers: bool
+) -> Tensor:
     each = torch.arange(len(rows), device=rows.ids.device)
     return torch.cat(
-        [_whole_rows(backbone, rows.select(each[b : b + 1]), injection, keep_answers) for b in each]
+        [
+            _whole_rows(backbone, rows.select(one), injection.select(one), start, keep_answers)
+            for one in each.split(1)
+        ]
     )
 
 
@@ -177,11 +229,18 @@ class Decoder:
     """
 
     def __init__(self, backbone: Backbone, rows: Rows, injection: Injection = NOTHING):
+        backbone = injection.view or backbone
         whole = assemble(backbone, injection, rows)
         layouts = backbone.layouts
+        start = make_start(backbone, injection)
+        if start is not None and not layouts.decoding:
+            raise WorkbenchError(
+                f"{backbone.name} cannot go on from a cache, so this method cannot generate with it"
+            )
         order = torch.arange(len(rows), device=whole.lengths.device)
         same = bool((whole.lengths == whole.lengths[0]).all())
-        if layouts.left_padding or (layouts.decoding and same):
+        padded = layouts.left_padding if start is None else layouts.padding_after_prefix
+        if padded or (layouts.decoding and same):
             groups = [order]
         elif layouts.decoding:
             by_length: dict[int, list[int]] = defaultdict(list)
@@ -190,12 +249,16 @@ class Decoder:
             groups = [torch.tensor(rows, device=order.device) for rows in by_length.values()]
         else:
             groups = [order]
-        cached = layouts.left_padding or layouts.decoding
-        make = _CachedRows if cached else _RepeatedRows
-        self.groups: list[_CachedRows | _RepeatedRows] = [
-            make(backbone, whole.embeddings[g, : int(whole.lengths[g].max())], whole.lengths[g])
-            for g in groups
-        ]
+        self.groups: list[_CachedRows | _RepeatedRows] = []
+        for g in groups:
+            embeddings, lengths = whole.embeddings[g, : int(whole.lengths[g].max())], whole.lengths[g]
+            if padded or layouts.decoding:
+                part = injection.select(
+                    g.to("cpu" if injection.members is None else injection.members.device)
+                )
+                self.groups.append(_CachedRows(backbone, embeddings, lengths, part, start))
+            else:
+                self.groups.append(_RepeatedRows(backbone, embeddings, lengths))
         self.rows = [g.tolist() for g in groups]
 
     @property
@@ -227,30 +290,40 @@ class Decoder:
 
 
 class _CachedRows:
-    """Rows over one cache, padded on the left."""
+    """Rows over one cache, padded on the left, behind the start if there is one."""
 
-    def __init__(self, backbone: Backbone, embeddings: Tensor, lengths: Tensor):
-        self.backbone = backbone
+    def __init__(
+        self,
+        backbone: Backbone,
+        embeddings: Tensor,
+        lengths: Tensor,
+        injection: Injection,
+        start: Start | None,
+    ):
+        self.backbone, self.start = backbone, start
         size = embeddings.shape[1]
         s = torch.arange(size, device=lengths.device)[None]
         shift = (size - lengths)[:, None]
-        self.mask = s >= shift
         source = (s - shift).clamp(min=0)[..., None].expand(-1, -1, embeddings.shape[2])
-        self.cache: Any = None
-        self._run(embeddings.gather(1, source), _count(self.mask))
+        self.mask, positions, self.cache = _with_start(backbone, injection, start, s >= shift)
+        self.next_position = positions[:, -1:] + 1
+        self._run(embeddings.gather(1, source), positions)
 
     def _run(self, embeddings: Tensor, positions: Tensor) -> None:
         keep = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         keep[:, -1] = True
-        output = self.backbone.runner(embeddings, self.mask, positions, self.cache, use_cache=True, keep=keep)
-        self.logits, self.cache = output
+        self.logits, self.cache = _run(
+            self.backbone, self.start, embeddings, self.mask, positions, self.cache, use_cache=True, keep=keep
+        )
 
     def feed(self, tokens: Tensor) -> None:
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
-        self._run(self.backbone.embed(tokens[:, None]), self.mask.long().sum(1, keepdim=True) - 1)
+        self.mask = torch.cat([self.mask, torch.ones_like(self.next_position, dtype=torch.bool)], dim=1)
+        self._run(self.backbone.embed(tokens[:, None]), self.next_position)
+        self.next_position = self.next_position + 1
 
     def select(self, rows: Tensor) -> None:
         self.mask, self.logits = self.mask[rows], self.logits[rows]
+        self.next_position = self.next_position[rows]
         self.cache = self.backbone.runner.select(self.cache, rows)
 
 

@@ -1,32 +1,114 @@
-"""What a method does to a model: an `Injection`, made of sites. Holds data only; `apply.py` puts it to work.
+"""What methods do to a model: an `Injection`, made of sites. Holds data only; `apply.py` puts it to work.
 
-A method turns (backbone, batch) into an Injection and knows nothing of padding, positions, caches or loss.
-Today there is one site, embeddings before or between the tokens; a site is added here, as a field with its
-shape, and served once in `apply.py` for every method that uses it.
+A method turns a backbone into an Injection and knows nothing of padding, positions, caches or loss. Every
+site has a leading dimension K: an injection carries K prompts of one shape (most often K is 1), and each row
+of a batch names the one that it takes. A site is added here, as a field with its shape, and served once for
+every method that uses it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
+
+from workbench.errors import WorkbenchError
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Injection:
-    """What a method puts into one run of a backbone.
+    """What K prompts put into one run of a backbone. All sites are in the space that the model itself uses there.
 
-    input_embeddings: (P, width), the same vectors for every row; they stand in the sequence where the row's
-        `prompt_at` says. In the space of what the embedding module returns, in any float type. None: nothing.
+    input_embeddings: (K, P, width), where the row's `prompt_at` says, as if they were embedded tokens.
+    layer_embeddings: layer (from 0) to (K, P_l, width): what that layer reads before all else. They stay in the
+        sequence from there on or, with `cut`, leave with that layer's output. A token keeps one position in all layers.
+    keys_values: for each layer (keys, values), each (K, heads, P, head size), as a cache holds them: before all else.
+    state: what a recurrent backbone remembers before the first token, a cache of K rows.
+    view: the same backbone with other weights (a low-rank change, say), sharing all that is unchanged; K is 1.
+    members: (B,) which of the K each row takes; None where K is 1.
     """
 
     input_embeddings: Tensor | None = None
+    layer_embeddings: Mapping[int, Tensor] | None = None
+    cut: bool = False
+    keys_values: Sequence[KeysValues] | None = None
+    state: Any = None
+    view: Any = None
+    members: Tensor | None = None
 
     @property
     def length(self) -> int:
-        """Positions that the injection adds to a row."""
-        return 0 if self.input_embeddings is None else len(self.input_embeddings)
+        """Positions that the injection adds where the row's prompt stands."""
+        return 0 if self.input_embeddings is None else self.input_embeddings.shape[1]
+
+    @property
+    def front(self) -> int:
+        """Positions that it takes before all else."""
+        deep = sum(v.shape[1] for v in (self.layer_embeddings or {}).values())
+        return deep + (self.keys_values[0][0].shape[2] if self.keys_values else 0)
+
+    def pick(self, rows: int) -> Tensor:
+        """(B,) the prompt of each of `rows` rows."""
+        return torch.zeros(rows, dtype=torch.long) if self.members is None else self.members
+
+    def select(self, rows: Tensor) -> Injection:
+        """The same for the named rows of the batch."""
+        return self if self.members is None else replace(self, members=self.members[rows])
 
 
 NOTHING = Injection()
 """The plain backbone."""
+
+
+def join(injections: Sequence[Injection], members: Tensor) -> Injection:
+    """Several injections of one shape (each of K = 1) as one of K; `members` (B,) names each row's.
+
+    Raises:
+        WorkbenchError: they differ in sites or shapes.
+    """
+    first = injections[0]
+    if len(injections) == 1:
+        return replace(first, members=members)
+    if any(_shape(other) != _shape(first) for other in injections):
+        raise WorkbenchError(
+            "prompts of one batch need one shape, but these differ in tokens, layers or kind; "
+            "train or run them apart"
+        )
+    if first.view is not None:
+        raise WorkbenchError(
+            "methods that change weights run one at a time; give one of them a batch of its own"
+        )
+
+    def cat(get: Any, dim: int = 0) -> Tensor:
+        return torch.cat([get(injection) for injection in injections], dim)
+
+    return Injection(
+        None if first.input_embeddings is None else cat(lambda i: i.input_embeddings),
+        {layer: cat(lambda i, at=layer: i.layer_embeddings[at]) for layer in first.layer_embeddings}
+        if first.layer_embeddings
+        else None,
+        first.cut,
+        [(cat(lambda i, at=n: i.keys_values[at][0]), cat(lambda i, at=n: i.keys_values[at][1]))
+         for n in range(len(first.keys_values))] if first.keys_values else None,
+        type(first.state)(*(torch.cat(parts, 1) for parts in zip(*(i.state for i in injections), strict=True)))
+        if first.state is not None
+        else None,
+        None,
+        members,
+    )  # fmt: skip
+
+
+def _shape(injection: Injection) -> tuple[Any, ...]:
+    return (
+        None if injection.input_embeddings is None else injection.input_embeddings.shape[1:],
+        {layer: v.shape[1:] for layer, v in (injection.layer_embeddings or {}).items()},
+        injection.cut,
+        [k.shape[1:] for k, _ in injection.keys_values or ()],
+        injection.state is None,
+        injection.view is None,
+    )

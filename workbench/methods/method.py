@@ -11,11 +11,13 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
+from workbench.methods import priors
 from workbench.methods.injection import Injection
 from workbench.tasks.encode import TextConfig
 
@@ -82,6 +84,31 @@ class Method(nn.Module):
         }
         (folder / "method.json").write_text(json.dumps(facts, indent=2) + "\n")
         return folder
+
+
+def described(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration, a prior object among them as it describes itself."""
+    prior = fields.get("prior")
+    return fields if prior is None or isinstance(prior, dict) else {**fields, "prior": prior.describe()}
+
+
+def draw(
+    backbone: Backbone,
+    prior: dict[str, Any],
+    tokens: int,
+    dice: int | torch.Generator,
+    layer: int | None = None,
+) -> tuple[Tensor, torch.Generator]:
+    """Start vectors (tokens, width) float32 on the backbone's device, and the dice as they are afterwards.
+
+    Args:
+        prior: as it describes itself.
+        dice: a seed, or the dice that an earlier draw left.
+        layer: the space to draw in: what that layer reads; None for that of input embeddings.
+    """
+    generator = torch.Generator().manual_seed(dice) if isinstance(dice, int) else dice
+    vectors = priors.from_description(prior).fit(backbone, layer).sample(tokens, generator)
+    return vectors.to(backbone.device, torch.float32), generator
 
 
 def load_method(folder: str | Path, backbone: Backbone) -> Method:

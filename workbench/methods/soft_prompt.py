@@ -73,7 +73,7 @@ class SoftPrompt(Method):
 
     def injection(self) -> Injection:
         """The vectors, for every row alike."""
-        return Injection(input_embeddings=self.embeddings)
+        return Injection(input_embeddings=self.embeddings[None])
 
     def snapshot(self) -> dict[str, Tensor]:
         """`embeddings` (P, width)."""

@@ -46,7 +46,7 @@ def alone(backbone: Backbone, row: Encoded, injection: Injection) -> torch.Tenso
     tokens = backbone.embed(torch.tensor(row.ids))
     parts = [tokens[: row.prompt_at], tokens[row.prompt_at :]]
     if injection.input_embeddings is not None:
-        parts.insert(1, injection.input_embeddings)
+        parts.insert(1, injection.input_embeddings[0])
     whole = torch.cat(parts)[None]
     mask = torch.ones(whole.shape[:2], dtype=torch.bool)
     logits = backbone.runner(whole, mask, torch.arange(whole.shape[1])[None]).logits[0]
@@ -221,7 +221,7 @@ def test_saved_method_loads_elsewhere(architecture: str, tmp_path) -> None:  # t
     method = prompt_for(backbone)
     folder = method.save(tmp_path / "method")
     assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".safetensors"]
-    assert torch.equal(load_method(folder, backbone).injection().input_embeddings, method.embeddings)
+    assert torch.equal(load_method(folder, backbone).injection().input_embeddings[0], method.embeddings)
 
 
 def test_probe_refuses_what_is_wrong() -> None:

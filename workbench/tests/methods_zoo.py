@@ -1,0 +1,98 @@
+"""Every method as the contract tests make it, and the plain way in which its injection is one run of a row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from workbench.backbones.backbone import Backbone
+from workbench.backbones.layer_inputs import reading
+from workbench.methods import priors
+from workbench.methods.deep_prompt import DeepPrompt
+from workbench.methods.initial_state import InitialState
+from workbench.methods.injection import Injection
+from workbench.methods.method import Method
+from workbench.methods.p_tuning import PTuning
+from workbench.methods.prefix_prompt import PrefixPrompt
+from workbench.methods.soft_prompt import SoftPrompt
+from workbench.tasks.encode import Encoded
+
+MAKERS: dict[str, Callable[[Backbone, int], Method]] = {
+    "soft-prompt": lambda b, seed: SoftPrompt(b, tokens=4, prior=priors.Vocabulary(), seed=seed),
+    "deep-prompt": lambda b, seed: DeepPrompt(b, tokens=3, layers=("input", 1, -1), seed=seed),
+    "deep-prompt, no input": lambda b, seed: DeepPrompt(b, tokens=3, layers=(0, 2), seed=seed),
+    "deep-prompt, cut": lambda b, seed: DeepPrompt(
+        b, tokens=3, layers=("input", 1, 2), form="cut", seed=seed
+    ),
+    "prefix": lambda b, seed: PrefixPrompt(b, tokens=4, seed=seed),
+    "prefix, MLP": lambda b, seed: PrefixPrompt(b, tokens=4, mlp=True, hidden=16, seed=seed),
+    "p-tuning": lambda b, seed: PTuning(b, tokens=4, hidden=16, seed=seed),
+    "p-tuning, LSTM": lambda b, seed: PTuning(b, tokens=4, encoder="lstm", hidden=16, seed=seed),
+    "initial-state": lambda b, seed: InitialState(b, tokens=4, seed=seed),
+}
+"""A name for each form of each method: (backbone, seed) to the method, before training."""
+
+
+def alone(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
+    """The reference: one row, one run, no padding, every position through the head, nothing shared. In plain code.
+
+    Vectors at layers are read in the same run as the tokens, each layer with a mask of its own; only keys, values and a
+    state, which no token can stand for, are a cache.
+    """
+    tokens = backbone.embed(torch.tensor(row.ids))
+    parts = [tokens[: row.prompt_at], tokens[row.prompt_at :]]
+    if injection.input_embeddings is not None:
+        parts.insert(1, injection.input_embeddings[0].to(tokens.dtype))
+    whole = torch.cat(parts)[None]
+    size = whole.shape[1]
+    mask = torch.ones(1, size, dtype=torch.bool)
+    positions = torch.arange(size)[None]
+    cache = None
+    if injection.keys_values is not None:
+        pairs = [(k.to(tokens.dtype), v.to(tokens.dtype)) for k, v in injection.keys_values]
+        cache = backbone.runner.remember(pairs)
+        mask = torch.ones(1, size + injection.front, dtype=torch.bool)
+        positions = positions + injection.front
+    if injection.state is not None:
+        cache = injection.state
+    deep = {layer: v.to(tokens.dtype) for layer, v in (injection.layer_embeddings or {}).items()}
+    if not deep:
+        logits = backbone.runner(whole, mask, positions, cache).logits[0]
+    elif backbone.kind == "recurrent":
+        with reading(lambda layer, h: torch.cat([deep[layer], h], 1) if layer in deep else h):
+            rows = torch.ones(1, size, dtype=torch.bool)
+            logits = backbone.runner(whole, rows, positions).logits[0][-size:]
+    else:
+        logits = _in_one_run(backbone, whole, deep, injection.cut)[-size:]
+    return logits[row.answer_start + injection.length - 1 : -1]
+
+
+def _in_one_run(backbone: Backbone, whole: Tensor, deep: dict[int, Tensor], cut: bool) -> Tensor:
+    """All vectors in front of the row, in the layers in which they do not stand masked from everyone."""
+    order = sorted(deep, reverse=True)
+    enters = torch.tensor(
+        [layer for layer in order for _ in range(deep[layer].shape[1])] + [-1] * whole.shape[1]
+    )
+    total = len(enters)
+
+    def put(layer: int, hidden: Tensor) -> Tensor:
+        if layer not in deep:
+            return hidden
+        hidden = hidden.clone()
+        hidden[:, enters == layer] = deep[layer]
+        return hidden
+
+    def masks(layer: int, mask: Tensor | None, hidden: Tensor) -> Tensor:
+        token = enters == -1
+        stands = token | (enters == layer if cut else enters <= layer)
+        seen = torch.ones(total, total, dtype=torch.bool).tril() & stands[None] | torch.eye(
+            total, dtype=torch.bool
+        )
+        return seen[None, None]
+
+    padded = torch.cat([whole.new_zeros(1, int((enters >= 0).sum()), whole.shape[2]), whole], 1)
+    ones = torch.ones(1, total, dtype=torch.bool)
+    with reading(put, masks=masks):
+        return backbone.runner(padded, ones, torch.arange(total)[None]).logits[0]

@@ -1,0 +1,197 @@
+"""The contracts for every method on every backbone: it equals a plain run of each row alone, or is refused with a reason.
+
+`test_contracts.py` holds them for the soft prompt in full; here each further method goes through the same doors.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from workbench.errors import WorkbenchError
+from workbench.methods import priors
+from workbench.methods.apply import Decoder, answer_logits
+from workbench.methods.deep_prompt import DeepPrompt
+from workbench.methods.initial_state import InitialState
+from workbench.methods.injection import NOTHING, Injection, join
+from workbench.methods.method import Method, load_method
+from workbench.methods.p_tuning import PTuning
+from workbench.methods.prefix_prompt import PrefixPrompt
+from workbench.methods.rows import Rows
+from workbench.tasks.encode import Encoded
+from workbench.tests import zoo
+from workbench.tests.methods_zoo import MAKERS, alone
+from workbench.tests.test_contracts import TOLERANCE, distance
+
+CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else ("llama", "rwkv")
+SERVED = {
+    "attention": set(MAKERS) - {"initial-state"},
+    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state"},
+    "hybrid": {"soft-prompt", "p-tuning", "p-tuning, LSTM"},
+}  # fmt: skip
+INPUT_ONLY = {"soft-prompt", "p-tuning", "p-tuning, LSTM"}
+WINDOWED = ("gemma3_text", "mistral")
+ROWS = [
+    Encoded((1, 40, 50, 60, 70), 3, 1),
+    Encoded((1, 40, 51, 61, 71, 81, 91, 33), 4, 1),
+    Encoded((1, 44, 52), 2, 1),
+]
+
+every_method = pytest.mark.parametrize("name", MAKERS)
+every_backbone = pytest.mark.parametrize("architecture", CHOSEN)
+
+
+def serves(architecture: str, name: str) -> bool:
+    """Whether this method works on this backbone; elsewhere it must be refused."""
+    kind = zoo.backbone(architecture).kind
+    if name in INPUT_ONLY:
+        return True
+    if kind == "recurrent" and architecture != "rwkv":
+        return False
+    return name in SERVED[kind] and not (architecture in WINDOWED and name.startswith("deep"))
+
+
+def made(architecture: str, name: str, seed: int = 0) -> Method:
+    """The method; the test ends here, passed, where it is rightly refused."""
+    if serves(architecture, name):
+        return MAKERS[name](zoo.backbone(architecture), seed)
+    with pytest.raises(WorkbenchError, match="small-") as refused:
+        MAKERS[name](zoo.backbone(architecture), seed)
+    assert "\n" not in str(refused.value)
+    pytest.skip("refused, as it should be")
+
+
+@every_backbone
+@every_method
+def test_a_row_is_what_it_is_alone(architecture: str, name: str) -> None:
+    """Contract 1: shared prefix, whole rows, left-padded decoding give each row what a plain run of it alone gives.
+
+    The plain run would see the method dropped, by far more than the tolerance.
+    """
+    backbone, method = zoo.backbone(architecture), made(architecture, name)
+    with torch.no_grad():
+        injection = method.injection()
+        expected = torch.cat([alone(backbone, row, injection) for row in ROWS])
+        plain = torch.cat([alone(backbone, row, NOTHING) for row in ROWS])
+        assert distance(plain, expected) > 1000 * TOLERANCE
+        for share in (True, False):
+            logits, _ = answer_logits(backbone, Rows.collate(ROWS), injection, share_prefix=share)
+            assert distance(logits, expected) < TOLERANCE
+        asked = [Encoded(row.ids, len(row.ids), 1) for row in ROWS]
+        decoder = Decoder(backbone, Rows.collate(asked), injection)
+        first = decoder.next_logits()
+        decoder.feed(torch.full((3,), 7))
+        for found, later, row in zip(first, decoder.next_logits(), decoder.active, strict=True):
+            fed = Encoded((*ROWS[row].ids, 7, 0), len(ROWS[row].ids), 1)
+            both = alone(backbone, fed, injection)
+            assert distance(torch.stack([found, later]), both) < TOLERANCE
+
+
+@every_backbone
+@every_method
+def test_gradients_are_those_of_rows_alone(architecture: str, name: str) -> None:
+    """Contract 1, for training: every trained tensor has the gradient of plain runs, and none is left without."""
+    backbone, method = zoo.backbone(architecture), made(architecture, name)
+    targets = torch.tensor([token for row in ROWS for token in row.ids[row.answer_start :]])
+
+    def gradients(logits: torch.Tensor) -> list[torch.Tensor]:
+        loss = torch.nn.functional.cross_entropy(logits, targets)
+        return list(torch.autograd.grad(loss, list(method.parameters())))
+
+    expected = gradients(torch.cat([alone(backbone, row, method.injection()) for row in ROWS]))
+    found = gradients(answer_logits(backbone, Rows.collate(ROWS), method.injection())[0])
+    size = sum(float(g.norm() ** 2) for g in expected) ** 0.5
+    for (tensor, _), ours, theirs in zip(method.named_parameters(), found, expected, strict=True):
+        assert float((ours - theirs).norm()) < 1e-4 * size, tensor
+    assert all(bool(torch.isfinite(g).all()) for g in found) and size > 0
+    assert all(p.grad is None for p in backbone.model.parameters())
+
+
+@every_backbone
+@every_method
+def test_two_prompts_in_one_batch(architecture: str, name: str) -> None:
+    """Contract 4, its ground: rows that name different prompts get each what their own gives."""
+    backbone = zoo.backbone(architecture)
+    injections = [made(architecture, name, seed).injection() for seed in (0, 1)]
+    members = torch.tensor([1, 0, 1])
+    with torch.no_grad():
+        both = join(injections, members)
+        expected = torch.cat([alone(backbone, r, injections[m]) for r, m in zip(ROWS, members, strict=True)])
+        swapped = torch.cat(
+            [alone(backbone, r, injections[1 - m]) for r, m in zip(ROWS, members, strict=True)]
+        )
+        assert distance(swapped, expected) > 1000 * TOLERANCE
+        for share in (True, False):
+            logits, _ = answer_logits(backbone, Rows.collate(ROWS), both, share_prefix=share)
+            assert distance(logits, expected) < TOLERANCE
+        decoder = Decoder(backbone, Rows.collate([Encoded(r.ids, len(r.ids), 1) for r in ROWS]), both)
+        for logits, row in zip(decoder.next_logits(), decoder.active, strict=True):
+            asked = Encoded((*ROWS[row].ids, 0), len(ROWS[row].ids), 1)
+            assert distance(logits[None], alone(backbone, asked, injections[int(members[row])])) < TOLERANCE
+
+
+@every_backbone
+@every_method
+def test_saved_and_loaded(architecture: str, name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Contract 5: safetensors and JSON alone bring every tensor back, bit for bit."""
+    backbone, method = zoo.backbone(architecture), made(architecture, name)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.5)
+    folder = method.save(tmp_path / "method")
+    assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".safetensors"]
+    again = load_method(folder, backbone)
+    assert type(again) is type(method) and asdict(again.config) == asdict(method.config)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), method.parameters(), strict=True))
+    assert again.prompt_length == method.prompt_length and again.snapshot().keys() == method.snapshot().keys()
+
+
+def test_forms_of_a_deep_prompt_differ() -> None:
+    """Protects the comparison that the paper makes: the two forms are two things, except at the last layer."""
+    backbone = zoo.backbone("llama")
+    with torch.no_grad():
+        for layers, same in (((0, 1), False), ((-1,), True)):
+            found = [alone(backbone, ROWS[1], DeepPrompt(backbone, tokens=3, layers=layers, form=form).injection())
+                     for form in ("longer", "cut")]  # fmt: skip
+            assert (distance(*found) < TOLERANCE) == same
+
+
+def test_a_prefix_starts_as_that_of_a_real_prompt() -> None:
+    """Protects the prior of a prefix: before training it does what the soft prompt of the same draw does."""
+    backbone = zoo.backbone("llama")
+    prefix = PrefixPrompt(backbone, tokens=4, seed=3).injection()
+    vectors = priors.Vocabulary().fit(backbone).sample(4, torch.Generator().manual_seed(3))
+    soft = Injection(vectors[None])
+    row = Encoded(ROWS[1].ids, ROWS[1].answer_start, 0)
+    with torch.no_grad():
+        assert distance(alone(backbone, row, prefix), alone(backbone, row, soft)) < TOLERANCE
+
+
+def test_a_state_starts_as_that_of_a_read_prompt() -> None:
+    """Protects the mean-and-weight form: before training it is the state after the vectors of its draw."""
+    backbone = zoo.backbone("rwkv")
+    state = InitialState(backbone, tokens=4, seed=3).injection()
+    vectors = priors.Vocabulary().fit(backbone).sample(4, torch.Generator().manual_seed(3))
+    row = Encoded(ROWS[1].ids, ROWS[1].answer_start, 0)
+    with torch.no_grad():
+        assert (
+            distance(alone(backbone, row, state), alone(backbone, row, Injection(vectors[None]))) < TOLERANCE
+        )
+
+
+def test_bad_settings_name_what_is_wrong() -> None:
+    """Protects users: layers that are not there, unknown forms, and empty prompts get one sentence."""
+    backbone = zoo.backbone("llama")
+    with pytest.raises(WorkbenchError, match="layers 0 to 2"):
+        DeepPrompt(backbone, layers=(5,))
+    with pytest.raises(WorkbenchError, match="each once"):
+        DeepPrompt(backbone, layers=())
+    with pytest.raises(WorkbenchError, match="form"):
+        DeepPrompt(backbone, form="shorter")
+    with pytest.raises(WorkbenchError, match="encoder"):
+        PTuning(backbone, encoder="gru")
+    with pytest.raises(WorkbenchError, match="at least 1"):
+        PrefixPrompt(backbone, tokens=0)
