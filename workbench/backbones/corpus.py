@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.tasks.world.mixture import Document, document
 
-PROMPT, TEXT, ANSWER, DUE, DUE_AT_FIRST = 1, 4, 20, 40, 120
+PROMPT, TEXT, ANSWER, ANSWER_LATER, DUE, DUE_AT_FIRST = 1, 4, 20, 60, 40, 120
 """Weight in the loss, in quarters: of the words of a prompt or question, which are mostly dice; of running words; of
-answers (those of worked examples too); of a word that falls due; and of one in the opening stage."""
+answers (those of worked examples too); of those in the second cycle; of a word that falls due; and of one in the opening
+stage."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class Words:
             found = self.known[word] = self.tokenizer.encode(word, add_special_tokens=False)
         return found
 
-    def encode(self, document: Document, due: int = DUE) -> tuple[list[int], list[int]]:
+    def encode(self, document: Document, due: int = DUE, answer: int = ANSWER) -> tuple[list[int], list[int]]:
         """Ids and weights of one document, from BOS to EOS."""
         ids, weights = [self.bos], [0]
         story = document.family == "stories"
-        heavy, weight = set(document.due), due if story else ANSWER
+        heavy, weight = set(document.due), due if story else answer
         light = PROMPT if heavy else TEXT
         last, before = light, ""
         for index, word in enumerate(document.text.split(" ")):
@@ -87,10 +88,12 @@ def make_shard(
     tokens: int,
     longest: int | None = None,
     opening: bool = False,
+    later: bool = False,
 ) -> tuple[Shard, int]:
     """A shard of at least `tokens` tokens: the mixture's documents from number `start` on, and the next number.
 
-    `longest` caps the words of a story; `opening` keeps stories only, and weighs what falls due more.
+    `longest` caps the words of a story; `opening` keeps stories only, and weighs what falls due more; `later` takes the
+    shares and weights of the second cycle.
     """
     words = Words(tokenizer)
     ids: list[int] = []
@@ -98,11 +101,13 @@ def make_shard(
     offsets = [0]
     index = start
     while len(ids) < tokens:
-        made = document(seed, index, longest)
+        made = document(seed, index, longest, later)
         index += 1
         if opening and made.family != "stories":
             continue
-        piece, weight = words.encode(made, DUE_AT_FIRST if opening else DUE)
+        piece, weight = words.encode(
+            made, DUE_AT_FIRST if opening else DUE, ANSWER_LATER if later else ANSWER
+        )
         ids += piece
         weights += weight
         offsets.append(len(ids))

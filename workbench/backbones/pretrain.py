@@ -67,8 +67,8 @@ class PretrainConfig:
     """Longest sequence in tokens that the model states."""
     vocabulary: int = 3072
     """Most entries of the tokenizer."""
-    steps: int = 6000
-    """Optimizer steps."""
+    steps: int = 8600
+    """Optimizer steps, of both cycles."""
     batch_tokens: int = 4096
     """Tokens of a step, padding included."""
     learning_rate: float = 2e-3
@@ -76,7 +76,13 @@ class PretrainConfig:
     warmup: int = 50
     """Steps of warm-up."""
     hold: int = 1500
-    """Step until which the rate stays at its peak; from there it falls on a line to zero at the last step."""
+    """Step until which the rate stays at its peak; from there it falls on a line to zero at the cycle's last step."""
+    first_cycle: int = 6000
+    """Last step of the first cycle of the rate; in the second it rises again, and falls on a line to zero at the end."""
+    later_rate: float = 1.5e-3
+    """Peak rate of the second cycle."""
+    later_documents: int = 421_000
+    """Documents (to the end of a shard) after which the mixture is that of the second cycle, and answers weigh more."""
     weight_decay: float = 0.05
     """On matrices; norms, mixes, decays and embeddings are free of it."""
     clip: float = 1.0
@@ -122,7 +128,9 @@ same channels, and five thousand steps did not part them."""
 
 RECIPES: dict[str, PretrainConfig] = {
     "tiny-llama": PretrainConfig(),
-    "tiny-rwkv": PretrainConfig(backbone="tiny-rwkv", architecture="rwkv", learning_rate=5e-3),
+    "tiny-rwkv": PretrainConfig(
+        backbone="tiny-rwkv", architecture="rwkv", learning_rate=5e-3, later_rate=3e-3
+    ),
 }
 
 
@@ -322,9 +330,14 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def rate(config: PretrainConfig, step: int) -> float:
     """Learning rate of step `step` (0 for the first)."""
-    rise = min(1.0, (step + 1) / max(1, config.warmup))
-    fall = min(1.0, (config.steps - step) / max(1, config.steps - config.hold))
-    return config.learning_rate * rise * fall
+    if step < config.first_cycle:
+        start, peak, hold, end = 0, config.learning_rate, config.hold, min(config.first_cycle, config.steps)
+    else:
+        start, peak, end = config.first_cycle, config.later_rate, config.steps
+        hold = start + config.warmup
+    rise = min(1.0, (step + 1 - start) / max(1, config.warmup))
+    fall = min(1.0, (end - step) / max(1, end - hold))
+    return peak * rise * fall
 
 
 def make_optimizer(model: PreTrainedModel, config: PretrainConfig) -> torch.optim.AdamW:
@@ -357,7 +370,10 @@ def feed(
             if document < config.middle_documents
             else None
         )
-        shard, following = make_shard(tokenizer, config.seed, document, config.shard_tokens, longest, opening)
+        later = document >= config.later_documents
+        shard, following = make_shard(
+            tokenizer, config.seed, document, config.shard_tokens, longest, opening, later
+        )
         size = config.opening_batch if opening else config.batch_tokens
         order = batches(shard, size, tokenizer.pad_token_id, seed=config.seed * 1_000_003 + document)
         for index, item in enumerate(islice(order, batch, None), start=batch):

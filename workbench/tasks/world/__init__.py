@@ -16,7 +16,16 @@ from typing import Any, get_args
 from workbench.errors import WorkbenchError, unknown
 from workbench.tasks.world.sample import Family, Sample, Split, rng
 
-GROUPS: tuple[str, ...] = ("stories", "reading", "cloze", "sentiment", "running", "arithmetic", "relations")
+GROUPS: tuple[str, ...] = (
+    "stories",
+    "reading",
+    "cloze",
+    "sentiment",
+    "running",
+    "lists",
+    "arithmetic",
+    "relations",
+)
 """The groups of families; each is a module of this package with a `FAMILIES`."""
 
 

@@ -15,6 +15,7 @@ from random import Random
 
 from workbench.errors import WorkbenchError
 from workbench.tasks.world import families, stories
+from workbench.tasks.world.lists import MOST_PAIRS
 from workbench.tasks.world.relations import HELD_OUT, RELATIONS
 from workbench.tasks.world.sample import Sample, rng
 
@@ -29,6 +30,19 @@ SHARES: dict[str, float] = {
     "running": 0.05,
 }
 """Share of all words by source."""
+LATER_SHARES: dict[str, float] = {
+    "stories": 0.25,
+    "reading": 0.3,
+    "cloze": 0.03,
+    "sentiment": 0.05,
+    "arithmetic": 0.04,
+    "relations": 0.04,
+    "relations k-shot": 0.14,
+    "running": 0.02,
+    "lists": 0.13,
+}
+"""The same in the second cycle of pretraining, which asks for what a text itself says: lists to look words up in, and
+more reading and worked examples."""
 REPEATED = 0.1
 """Share of stories that read their prompt again on the way."""
 MOST_SHOTS = 8
@@ -47,11 +61,15 @@ class Document:
     family: str
 
 
-def document(seed: int, index: int, longest: int | None = None) -> Document:
-    """The document at `index`; `longest` caps a story's words (and its clauses), for a gentle start."""
+def document(seed: int, index: int, longest: int | None = None, later: bool = False) -> Document:
+    """The document at `index`; `longest` caps a story's words (and its clauses), for a gentle start.
+
+    `later`: in the shares of the second cycle.
+    """
     dice = rng("mixture", "train", seed, index)
     cap = stories.LONGEST if longest is None else longest
-    return _draw(dice, dice.choices(tuple(SHARES), cum_weights=_chances(cap))[0], cap)
+    shares = LATER_SHARES if later else SHARES
+    return _draw(dice, dice.choices(tuple(shares), cum_weights=_chances(cap, later))[0], cap, later)
 
 
 def documents(seed: int, start: int = 0, longest: int | None = None) -> Iterator[Document]:
@@ -60,17 +78,19 @@ def documents(seed: int, start: int = 0, longest: int | None = None) -> Iterator
 
 
 @lru_cache(maxsize=64)
-def _chances(cap: int) -> tuple[float, ...]:
-    """Cumulative chances of the sources for which SHARES holds in words, from the mean length of 400 each."""
+def _chances(cap: int, later: bool) -> tuple[float, ...]:
+    """Cumulative chances of the sources for which the shares hold in words, from the mean length of 400 each."""
+    shares = LATER_SHARES if later else SHARES
     if cap < stories.shortest(1):
         raise WorkbenchError(
             f"the shortest story has {stories.shortest(1)} words, so longest={cap} is too few"
         )
     dice = rng("mixture", "lengths", 0, 0)
     means = {
-        source: sum(_draw(dice, source, cap).text.count(" ") + 1 for _ in range(400)) for source in SHARES
+        source: sum(_draw(dice, source, cap, later).text.count(" ") + 1 for _ in range(400))
+        for source in shares
     }
-    return tuple(accumulate(share / means[source] for source, share in SHARES.items()))
+    return tuple(accumulate(share / means[source] for source, share in shares.items()))
 
 
 @lru_cache(maxsize=1)
@@ -86,7 +106,7 @@ def _names() -> dict[str, tuple[str, ...]]:
     return {source: tuple(found) for source, found in names.items()}
 
 
-def _draw(dice: Random, source: str, cap: int) -> Document:
+def _draw(dice: Random, source: str, cap: int, later: bool) -> Document:
     if source == "stories":
         return _story(dice, cap)
     name = dice.choice(_names()[source])
@@ -98,7 +118,14 @@ def _draw(dice: Random, source: str, cap: int) -> Document:
     if source == "relations k-shot":
         shots = dice.randint(1, MOST_SHOTS)
         return _answered(make(dice, "train", shots=shots, instruction=dice.random() < 0.5), name)
+    if source == "lists":
+        return _answered(make(dice, "train", turns=2 * MOST_PAIRS), name)
     shots = dice.randint(1, MOST_SHOTS // 2) if dice.random() < 0.25 else 0
+    if (
+        source == "sentiment" and later
+    ):  # plain reviews too: from hard ones alone one model never saw what is asked
+        odds = {"negated": dice.choice((0.0, 0.5)), "turned": dice.choice((0.0, 0.5))}
+        return _answered(make(dice, "train", shots=shots, **odds), name)
     if source == "reading" and not shots:
         return _answered(make(dice, "train", turns=dice.randint(0, MOST_TURNS)), name)
     return _answered(make(dice, "train", shots=shots), name)

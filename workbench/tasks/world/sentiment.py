@@ -3,7 +3,8 @@
 A review has one verdict clause; its polarity is that of the adjective, turned round by a negation ("not",
 "never", "far from"). Around it stand a clause of the other polarity that the conjunction sets aside
 ("although …", "… but"), sentences that agree with the verdict, and sentences that say nothing. The label is
-drawn first, the negation by a coin, and the adjective follows, so that words alone are a weak cue.
+drawn first, the negation by a coin, and the adjective follows, so that words alone are a weak cue; `negated` and
+`turned` are the chances of a negation and of a clause set aside, a half each unless told.
 The prompt is "review : {review} good or bad ? answer :". Test has its own verdict patterns.
 """
 
@@ -68,28 +69,28 @@ NEUTRAL = (
 _WORDS = {1: POSITIVE, -1: NEGATIVE}
 
 
-def _clause(rng: Random, subject: str, polarity: int) -> tuple[str, str, str]:
-    """Subject, verb and judgement of the wanted polarity, negated every second time."""
-    negated = rng.random() < 0.5
+def _clause(rng: Random, subject: str, polarity: int, chance: float) -> tuple[str, str, str]:
+    """Subject, verb and judgement of the wanted polarity, negated with the given chance."""
+    negated = rng.random() < chance
     words = _WORDS[-polarity if negated else polarity]
     modifier = rng.choice(NEGATIONS if negated else PLAIN)
     return subject, rng.choice(VERBS), f"{modifier} {rng.choice(words)}".strip()
 
 
-def _review(rng: Random, split: Split) -> Sample:
+def _review(rng: Random, split: Split, negated: float = 0.5, turned: float = 0.5) -> Sample:
     good = rng.random() < 0.5
     sign = 1 if good else -1
     subjects = rng.sample(SUBJECTS, 3)
-    turned = rng.random() < 0.5
-    s, v, a = _clause(rng, subjects[0], sign)
-    if turned:
-        other = " ".join(_clause(rng, subjects[1], -sign))
+    aside = rng.random() < turned
+    s, v, a = _clause(rng, subjects[0], sign, negated)
+    if aside:
+        other = " ".join(_clause(rng, subjects[1], -sign, negated))
         verdict = rng.choice(known(TURNS, split)).format(main=f"{s} {v} {a}", other=other)
     else:
         verdict = rng.choice(known(FRAMES, split)).format(s=s, v=v, a=a, n=rng.choice(lex.NAMES))
     sentences = [verdict]
     if rng.random() < 0.4:
-        s, v, a = _clause(rng, subjects[2], sign)
+        s, v, a = _clause(rng, subjects[2], sign, negated)
         sentences.append(f"{s} {v} {a} .")
     for _ in range(rng.randint(0, 2)):
         filler = rng.choice(NEUTRAL).format(
@@ -103,7 +104,7 @@ def _review(rng: Random, split: Split) -> Sample:
     review = " ".join(sentences)
     label = "good" if good else "bad"
     return Sample(
-        f"review : {review} good or bad ? answer :", label, CHOICES, {"review": review, "turned": turned}
+        f"review : {review} good or bad ? answer :", label, CHOICES, {"review": review, "turned": aside}
     )
 
 
