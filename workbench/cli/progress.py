@@ -30,7 +30,9 @@ class Progress:
     def step(self, index: int, loss: float, looked: Mapping[str, float] | None = None) -> None:
         """Step `index` (1 for the first) is done; `looked` are measurements that get a line of their own."""
         if not self.index:
-            self.bar.initial = self.bar.n = index - 1  # the rate counts this part's steps only
+            self.bar.initial = self.bar.n = self.bar.last_print_n = (
+                index - 1
+            )  # the rate counts this part's steps only
             self.index = index - 1
         self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update(index - self.index)

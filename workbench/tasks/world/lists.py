@@ -13,7 +13,7 @@ from random import Random
 from workbench.tasks.world.lexicon import VALUE_SETS
 from workbench.tasks.world.reading import known
 from workbench.tasks.world.sample import Family, Sample, Split
-from workbench.tasks.world.shots import check_count
+from workbench.tasks.world.shots import check_count, few_shot
 
 WORDS = tuple(dict.fromkeys(word for words in VALUE_SETS.values() for word in words))
 JOINS = ("->", "means", "goes with")
@@ -42,4 +42,4 @@ def _list(rng: Random, split: Split, turns: int = 0) -> Sample:
     return Sample(" ".join([*words, keys[asked], *join.split()]), values[asked], (), fields)
 
 
-FAMILIES: dict[str, Family] = {"list": Family("list", "lists", "exact_match", _list)}
+FAMILIES: dict[str, Family] = {"list": Family("list", "lists", "exact_match", few_shot(_list))}
