@@ -202,9 +202,9 @@ def score_family(
     shots: int = 0,
     seed: int = 0,
 ) -> float:
-    """Share of `n` samples of a family that a greedy writer answers exactly, then ending the text or sentence."""
+    """Share of `n` samples of a family that a greedy writer answers exactly, then ending the text, sentence or item."""
     words = _words(tokenizer)
-    stops = {words.eos, *words.ids(" .")}
+    stops = {words.eos, *words.ids(" ."), *words.ids(" ,")}
     options = {"shots": shots} if shots else {}
     rows = []
     for sample in world.samples(name, split, n, seed, **options):

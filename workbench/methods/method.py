@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,8 @@ from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
 from workbench.methods.injection import Injection
 from workbench.tasks.encode import TextConfig
+
+_loading: ContextVar[bool] = ContextVar("a method is being loaded", default=False)
 
 METHODS: dict[str, type[Method]] = {}
 """Kinds of method that can be made and loaded, by name."""
@@ -107,6 +110,8 @@ def draw(
         layer: the space to draw in: what that layer reads; None for that of input embeddings.
     """
     generator = torch.Generator().manual_seed(dice) if isinstance(dice, int) else dice
+    if _loading.get():  # what is loaded next replaces it, and the prior's data may be gone
+        return torch.zeros(tokens, backbone.width, device=backbone.device), generator
     vectors = priors.from_description(prior).fit(backbone, layer).sample(tokens, generator)
     return vectors.to(backbone.device, torch.float32), generator
 
@@ -129,7 +134,11 @@ def load_method(folder: str | Path, backbone: Backbone) -> Method:
                 f"but {backbone.name} has {key} {have}; load it onto the backbone that it was trained on"
             )
     cls = METHODS[facts["kind"]]
-    method = cls.from_config(backbone, cls.Config(**facts["config"]))
+    token = _loading.set(True)
+    try:
+        method = cls.from_config(backbone, cls.Config(**facts["config"]))
+    finally:
+        _loading.reset(token)
     method.text = TextConfig(**facts["text"])
     try:
         method.load_state_dict(load_file(folder / "method.safetensors"))

@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method
+from workbench.methods.method import Method, draw
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,8 @@ class SoftPrompt(Method):
             start = prior or priors.Vocabulary()
             config = SoftPromptConfig(tokens, start if isinstance(start, dict) else start.describe(), seed)
         super().__init__(backbone, config)
-        dice = torch.Generator().manual_seed(config.seed)
-        start_vectors = priors.from_description(config.prior).fit(backbone).sample(config.tokens, dice)
-        self.embeddings = nn.Parameter(start_vectors.to(backbone.device, torch.float32))
+        start, _ = draw(backbone, config.prior, config.tokens, config.seed)
+        self.embeddings = nn.Parameter(start)
 
     def injection(self) -> Injection:
         """The vectors, for every row alike."""

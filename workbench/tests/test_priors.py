@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor, distributions
 
@@ -20,6 +20,9 @@ from workbench.backbones.backbone import Backbone
 from workbench.backbones.layer_inputs import reading
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
+from workbench.methods.deep_prompt import DeepPrompt
+from workbench.methods.method import Method, load_method
+from workbench.methods.p_tuning import PTuning
 from workbench.methods.priors.exclusion import Excluded, acceptance_rate
 from workbench.methods.priors.interpolation import Interpolated
 from workbench.methods.priors.knn import kth_distance
@@ -41,8 +44,6 @@ DRAWS = 20_000
 @functools.cache
 def run_folder() -> str:
     """A saved soft prompt of three vectors."""
-    import tempfile
-
     return str(SoftPrompt(zoo.backbone("llama"), tokens=3, seed=5).save(tempfile.mkdtemp()))
 
 
@@ -481,20 +482,44 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda b, d: priors.Posterior().fit(b), "no run"),
     (lambda b, d: priors.Posterior(str(d)).fit(b), "no trained method"),
     (
-        lambda b, d: priors.Posterior(saved(d, torch.zeros(3, 16))).fit(b),
+        lambda b, d: priors.Posterior(saved(d, SoftPrompt(b, tokens=3), 16)).fit(b),
         "width 16, but small-llama reads width 32",
     ),
-    (lambda b, d: priors.Posterior(saved(d, None)).fit(b), "no input embeddings"),
+    (
+        lambda b, d: priors.Posterior(saved(d, DeepPrompt(b, tokens=3, layers=(1,)))).fit(b),
+        "no input embeddings",
+    ),
     (lambda b, d: fitted("isotropic").log_prob(torch.zeros(31)), "of width 32, not 31"),
 ]
 
 
-def saved(folder: Path, embeddings: Tensor | None) -> str:
-    """A run whose method has those embeddings, or other tensors only."""
-    SoftPrompt(zoo.backbone("llama"), tokens=3).save(folder / "method")
-    tensors = {"other": torch.zeros(1)} if embeddings is None else {"embeddings": embeddings}
-    save_file(tensors, folder / "method" / "method.safetensors")
+def saved(folder: Path, method: Method, width: int = 32) -> str:
+    """A run of this method, on a backbone of that width."""
+    facts = json.loads((method.save(folder / "method") / "method.json").read_text())
+    facts["backbone"]["width"] = width
+    (folder / "method" / "method.json").write_text(json.dumps(facts))
     return str(folder)
+
+
+def test_the_posterior_of_a_reparametrised_prompt_is_the_prompt() -> None:
+    """Protects: what P-tuning trained is what its network makes, not what the network reads."""
+    backbone = zoo.backbone("llama")
+    method = PTuning(backbone, tokens=3, hidden=8)
+    with tempfile.TemporaryDirectory() as folder:
+        prior = priors.Posterior(str(method.save(folder))).fit(backbone)
+    assert torch.equal(prior.sample(3, dice()), method.vectors().detach())
+
+
+def test_a_method_loads_without_what_its_prior_was_fitted_to(tmp_path: Path) -> None:
+    """Protects contract 5: the data of the prior may be gone when a trained method is loaded."""
+    backbone = zoo.backbone("llama")
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"word {i}", "answer": "yes"}) + "\n" for i in range(30)))
+    task = load_task(data).to_config()
+    method = SoftPrompt(backbone, tokens=3, prior=priors.FittedGaussian(data=task, points=100))
+    folder = method.save(tmp_path / "method")
+    data.unlink()
+    assert torch.equal(load_method(folder, backbone).embeddings, method.embeddings)
 
 
 @pytest.mark.parametrize(("action", "words"), REFUSED, ids=[words for _, words in REFUSED])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
@@ -37,7 +36,10 @@ class Posterior(Prior):
         self.check("noise", self.noise >= 0, "a standard deviation of zero or more")
 
     def fit(self, backbone: Backbone, layer: int | None = None) -> AroundVectors:
-        from workbench.methods.method import read_facts  # methods draw from priors, so not at the top
+        from workbench.methods.method import (  # methods draw from priors, so not at the top
+            load_method,
+            read_facts,
+        )
 
         if not self.run:
             raise WorkbenchError("the posterior prior has no run; give run= the folder of a finished run")
@@ -45,22 +47,17 @@ class Posterior(Prior):
         if not (folder / "method.json").is_file() and (folder / "method" / "method.json").is_file():
             folder = folder / "method"
         facts = read_facts(folder)
-        try:
-            tensors = load_file(folder / "method.safetensors")
-        except Exception as error:  # safetensors raises its own types for truncated and foreign files
+        width = facts["backbone"]["width"]
+        if width != backbone.width:
             raise WorkbenchError(
-                f"the file {folder / 'method.safetensors'} is damaged or missing; train again"
-            ) from error
-        trained = tensors.get("embeddings")
-        if trained is None or trained.dim() != 2:
+                f"the run in {folder} trained vectors of width {width}, but {backbone.name} reads width "
+                f"{backbone.width}; give a run on a backbone of that width"
+            )
+        trained = load_method(folder, backbone).snapshot().get("embeddings")
+        if trained is None:
             raise WorkbenchError(
                 f"the method in {folder} ({facts['kind']}) has no input embeddings to start from; give the run "
                 "of a soft prompt"
-            )
-        if trained.shape[1] != backbone.width:
-            raise WorkbenchError(
-                f"the run in {folder} trained vectors of width {trained.shape[1]}, but {backbone.name} reads width "
-                f"{backbone.width}; give a run on a backbone of that width"
             )
         vectors = read_vectors(backbone, layer, trained)
         return AroundVectors(self, layer, vectors, self.noise, str(facts["backbone"]["name"]))
