@@ -105,19 +105,7 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "recipe": config,
-        "mixture": {
-            "shares": dict(mixture.SHARES),
-            "prompt repeated in mid-story": mixture.REPEATED,
-            "most shots": mixture.MOST_SHOTS,
-            "most earlier turns of reading": mixture.MOST_TURNS,
-            "weights": {
-                "prompt": corpus.PROMPT / corpus.TEXT,
-                "text": 1,
-                "answer": corpus.ANSWER / corpus.TEXT,
-                "due word": corpus.DUE / corpus.TEXT,
-                "due word in the opening stage": corpus.DUE_AT_FIRST / corpus.TEXT,
-            },
-        },
+        "mixture": mixture_facts(),
         "seed": config["seed"],
         "steps": steps[-1]["index"],
         "tokens": steps[-1]["tokens"],
@@ -153,6 +141,25 @@ def write_card(folder: Path, samples: int = 100, cases: int = 1600) -> dict[str,
     return card
 
 
+def mixture_facts() -> dict[str, Any]:
+    """What the backbones read: shares of words by source, in both cycles, and weights in the loss."""
+    return {
+        "shares": dict(mixture.SHARES),
+        "later shares": dict(mixture.LATER_SHARES),
+        "prompt repeated in mid-story": mixture.REPEATED,
+        "most shots": mixture.MOST_SHOTS,
+        "most earlier turns of reading": mixture.MOST_TURNS,
+        "weights": {
+            "prompt": corpus.PROMPT / corpus.TEXT,
+            "text": 1,
+            "answer": corpus.ANSWER / corpus.TEXT,
+            "answer in the second cycle": corpus.ANSWER_LATER / corpus.TEXT,
+            "due word": corpus.DUE / corpus.TEXT,
+            "due word in the opening stage": corpus.DUE_AT_FIRST / corpus.TEXT,
+        },
+    }
+
+
 def group_means(accuracy: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Means over the families of each group; relations that pretraining never asked stand apart."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -176,6 +183,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f}%"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{source} {_percent(share)}" for source, share in shares.items())
 
 
 def forgetting_table(forgetting: Sequence[Sequence[float]]) -> str:
@@ -230,7 +241,9 @@ The same mixture, order of documents and tokenizer serve every bundled backbone.
 
 {_table(["setting", "value"], list(recipe.items()))}
 
-Mixture, by share of words: {", ".join(f"{group} {_percent(share)}" for group, share in card["mixture"]["shares"].items())}.
+Mixture, by share of words: {_shares(card["mixture"]["shares"])}.
+The rate falls to zero at step {recipe["first_cycle"]:,}, rises again, and falls to zero at the end; in that second cycle the
+mixture is {_shares(card["mixture"]["later shares"])}.
 Stories have 1 to 16 clauses and 20 to 800 words; in {_percent(card["mixture"]["prompt repeated in mid-story"])} of them
 the prompt is read again in mid-story. What is not natural about this training, and is the same for every bundled
 backbone:

@@ -66,8 +66,8 @@ class SoftPrompt(Method):
             start = prior or priors.Vocabulary()
             config = SoftPromptConfig(tokens, start if isinstance(start, dict) else start.describe(), seed)
         super().__init__(backbone, config)
-        start, _ = draw(backbone, config.prior, config.tokens, config.seed)
-        self.embeddings = nn.Parameter(start)
+        vectors, _ = draw(backbone, config.prior, config.tokens, config.seed)
+        self.embeddings = nn.Parameter(vectors)
 
     def injection(self) -> Injection:
         """The vectors, for every row alike."""

@@ -200,8 +200,10 @@ def test_the_rate_rises_falls_and_ends_at_nothing() -> None:
     config = RECIPES["tiny-llama"]
     rates = [rate(config, step) for step in range(config.steps + 1)]
     assert max(rates) == rates[config.warmup] == config.learning_rate and rates[-1] == 0
-    falling = rates[config.hold :]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    again = config.first_cycle
+    assert rates[again - 1] < 1e-3 * config.learning_rate and max(rates[again:]) == config.later_rate
+    for falling in (rates[config.hold : again], rates[again + config.warmup :]):
+        assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
 
 
 def test_bad_recipes_and_folders_are_refused(words_folder: Path, tmp_path: Path) -> None:
