@@ -162,6 +162,7 @@ def test_a_slow_browser_is_waited_for_but_not_for_ever() -> None:
     """Protects the buttons on a slow machine: the next drawing goes out when the last one was answered, or after 2 s."""
     live = LiveFigure(line(1))
     live.draw(line(2))
+    live.flush()  # or a busy machine starts the thread only when the next one has taken its place
     live.draw(line(3))
     time.sleep(INTERVAL * 2)
     assert len(live.data[0].x) == 2, "sent before the browser had drawn the last one"
