@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workbench.methods.initial_state import InitialState, InitialStateConfig
     from workbench.methods.method import Method, load_method
     from workbench.methods.p_tuning import PTuning, PTuningConfig
+    from workbench.methods.peft_format import load_peft, save_peft
     from workbench.methods.prefix_prompt import PrefixPrompt, PrefixPromptConfig
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
     from workbench.tasks.encode import TextConfig
@@ -54,6 +55,8 @@ _HOMES = {
     "InitialStateConfig": "methods.initial_state",
     "PTuning": "methods.p_tuning",
     "PTuningConfig": "methods.p_tuning",
+    "load_peft": "methods.peft_format",
+    "save_peft": "methods.peft_format",
     "PrefixPrompt": "methods.prefix_prompt",
     "PrefixPromptConfig": "methods.prefix_prompt",
     "SoftPrompt": "methods.soft_prompt",
@@ -106,9 +109,11 @@ __all__ = [  # written out, so that tools which only read see it
     "list_tasks",
     "load_backbone",
     "load_method",
+    "load_peft",
     "load_task",
     "priors",
     "resume",
+    "save_peft",
     "stream",
 ]
 

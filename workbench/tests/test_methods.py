@@ -22,9 +22,12 @@ from workbench.methods.p_tuning import PTuning
 from workbench.methods.prefix_prompt import PrefixPrompt
 from workbench.methods.rows import Rows
 from workbench.tasks.encode import Encoded
+from workbench.tasks.task import load_task
 from workbench.tests import zoo
 from workbench.tests.methods_zoo import MAKERS, alone
 from workbench.tests.test_contracts import TOLERANCE, distance
+from workbench.training.config import FitConfig
+from workbench.training.fit import fit
 
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else ("llama", "rwkv")
 SERVED = {
@@ -147,6 +150,25 @@ def test_saved_and_loaded(architecture: str, name: str, tmp_path) -> None:  # ty
     assert type(again) is type(method) and asdict(again.config) == asdict(method.config)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), method.parameters(), strict=True))
     assert again.prompt_length == method.prompt_length and again.snapshot().keys() == method.snapshot().keys()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "rwkv"])
+@every_method
+def test_a_resumed_run_is_bit_equal(architecture: str, name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Contract 3: a run left in the middle and taken up again ends with the bits of one that was not."""
+    backbone = zoo.backbone(architecture)
+    task = load_task("sentiment", n=12)
+    config = FitConfig(steps=4, batch_size=2, evaluate_every=2, validation_examples=2, checkpoint_every=1)
+    whole, parts = made(architecture, name), made(architecture, name)
+    losses = [step.loss for step in fit(backbone, whole, task, config, tmp_path / "whole")]
+    for step in fit(backbone, parts, task, config, tmp_path / "parts"):
+        if step.index == 2:
+            break
+    again = made(architecture, name)
+    rest = [step.loss for step in fit(backbone, again, task, config, tmp_path / "parts", resume=True)]
+    assert rest == losses[2:] and losses[-1] != losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
+    assert not torch.equal(next(iter(whole.parameters())), next(iter(made(architecture, name).parameters())))
 
 
 def test_forms_of_a_deep_prompt_differ() -> None:
