@@ -87,6 +87,10 @@ class DeepPrompt(Method):
         shallow = self.vectors[INPUT][None] if INPUT in self.vectors else None
         return Injection(shallow, deep or None, self.config.form == "cut")
 
+    def drawn(self) -> dict[int | None, Tensor]:
+        """The vectors, each among what its layer reads."""
+        return {None if name == INPUT else int(name.split()[1]): v for name, v in self.vectors.items()}
+
     def snapshot(self) -> dict[str, Tensor]:
         """Each place's vectors (P, width); those of the input are called `embeddings`."""
         return {

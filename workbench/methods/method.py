@@ -48,6 +48,7 @@ class Method(nn.Module):
         super().__init__()
         self.config = config
         self.text = TextConfig()
+        self._priors: dict[int | None, priors.Distribution] = {}
         self.made_for = {"name": backbone.name, "width": backbone.width, "layers": backbone.num_layers}
 
     @classmethod
@@ -58,6 +59,26 @@ class Method(nn.Module):
     def injection(self) -> Injection:
         """What to put into the model."""
         raise NotImplementedError
+
+    def drawn(self) -> dict[int | None, Tensor]:
+        """The trained vectors that the prior drew, by the space: a layer, or None for input embeddings. (n, width)."""
+        return {}
+
+    def log_prior(self, backbone: Backbone) -> Tensor:
+        """Log density of the vectors now under the prior that drew them: (), in nats, differentiable.
+
+        Raises:
+            WorkbenchError: a method that trains no drawn vectors, or a prior without a density.
+        """
+        vectors = self.drawn()
+        if not vectors:
+            raise WorkbenchError(
+                f"{self.kind} trains no vectors of a prior, so none can pull them; leave pull at 0"
+            )
+        for layer in vectors:
+            if layer not in self._priors:
+                self._priors[layer] = priors.from_description(self.config.prior).fit(backbone, layer)
+        return torch.stack([self._priors[layer].log_prob(e).sum() for layer, e in vectors.items()]).sum()
 
     def snapshot(self) -> dict[str, Tensor]:
         """The tensors worth drawing: what moves while the method trains, on the CPU, detached."""

@@ -73,6 +73,10 @@ class SoftPrompt(Method):
         """The vectors, for every row alike."""
         return Injection(input_embeddings=self.embeddings[None])
 
+    def drawn(self) -> dict[int | None, Tensor]:
+        """The vectors, among input embeddings."""
+        return {None: self.embeddings}
+
     def snapshot(self) -> dict[str, Tensor]:
         """`embeddings` (P, width)."""
         return {"embeddings": self.embeddings.detach().cpu().clone()}

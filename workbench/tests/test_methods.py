@@ -21,6 +21,7 @@ from workbench.methods.method import Method, load_method
 from workbench.methods.p_tuning import PTuning
 from workbench.methods.prefix_prompt import PrefixPrompt
 from workbench.methods.rows import Rows
+from workbench.methods.soft_prompt import SoftPrompt
 from workbench.tasks.encode import Encoded
 from workbench.tasks.task import load_task
 from workbench.tests import zoo
@@ -169,6 +170,35 @@ def test_a_resumed_run_is_bit_equal(architecture: str, name: str, tmp_path) -> N
     assert rest == losses[2:] and losses[-1] != losses[0]
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
     assert not torch.equal(next(iter(whole.parameters())), next(iter(made(architecture, name).parameters())))
+
+
+@pytest.mark.parametrize("make", [SoftPrompt, DeepPrompt])
+def test_the_prior_pulls_where_it_is_asked_to(make: type[Method]) -> None:
+    """Protects the MAP estimate: λ adds λ e / σ² to an isotropic prior's gradient, so vectors stay nearer to its mean."""
+    backbone = zoo.backbone("llama")
+    task = load_task("sentiment", n=12)
+
+    def trained(pull: float) -> Method:
+        method = make(backbone, tokens=3, prior=priors.Isotropic(0.5))
+        config = FitConfig(steps=3, batch_size=2, evaluate_every=0, optimizer="sgd", learning_rate=0.01, warmup=0,
+                           clip=0, schedule="constant", pull=pull)  # fmt: skip
+        for _ in fit(backbone, method, task, config):
+            pass
+        return method
+
+    method = make(backbone, tokens=3, prior=priors.Isotropic(0.5))
+    start = {layer: v.detach().clone() for layer, v in method.drawn().items()}
+    gradients = torch.autograd.grad(method.log_prior(backbone), list(method.drawn().values()))
+    for gradient, v in zip(gradients, start.values(), strict=True):
+        torch.testing.assert_close(gradient, -v / 0.25)
+    free, pulled = trained(0.0), trained(2.0)
+    assert sum(float(v.detach().norm()) for v in pulled.drawn().values()) < 0.7 * sum(
+        float(v.detach().norm()) for v in free.drawn().values()
+    )
+    with pytest.raises(WorkbenchError, match="no density"):
+        fit(backbone, SoftPrompt(backbone, tokens=3), task, FitConfig(steps=1, pull=1.0))
+    with pytest.raises(WorkbenchError, match="leave pull at 0"):
+        fit(backbone, PrefixPrompt(backbone, tokens=3), task, FitConfig(steps=1, pull=1.0))
 
 
 def test_forms_of_a_deep_prompt_differ() -> None:

@@ -37,6 +37,9 @@ class FitConfig:
     """Share of the steps in which the learning rate rises from zero."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
+    pull: float = 0.0
+    """How strongly the prior pulls: this times the vectors' negative log density under it is added to the loss that is
+    minimised (a MAP estimate; ours). 0, as in the paper: the prior is only where they start."""
     precision: Precision = "backbone"
     """The type of the backbone's activations: as loaded, or bfloat16 autocast. The method itself is float32."""
     evaluate_every: int = 25
@@ -70,7 +73,7 @@ class FitConfig:
         for name in ("steps", "batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("evaluate_every", "patience", "snapshot_every", "weight_decay", "clip"):
+        for name in ("evaluate_every", "patience", "snapshot_every", "weight_decay", "clip", "pull"):
             if getattr(self, name) < 0:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.checkpoint_every < 1 or self.validation_examples < 1:

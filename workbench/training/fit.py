@@ -161,6 +161,8 @@ class _Loop:
         from accelerate import Accelerator
 
         self.backbone, self.method, self.config = backbone, method, config
+        if config.pull:
+            method.log_prior(backbone)  # refused now, if it has none
         method.text = config.text
         for split in ("train", *(["validation"] if config.evaluate_every else [])):
             if split not in task.splits:
@@ -267,6 +269,11 @@ class _Loop:
             if not math.isfinite(total):
                 raise self._not_finite("loss", total, number, rate)
             self.accelerator.backward(loss)
+        if self.config.pull:
+            penalty = -self.config.pull * self.method.log_prior(self.backbone)
+            if not math.isfinite(float(penalty.detach())):
+                raise self._not_finite("pull of the prior", float(penalty.detach()), number, rate)
+            self.accelerator.backward(penalty)
         limit = self.config.clip or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
