@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import tyro
 
 from workbench.cli.options import BackboneOptions, TaskOptions, settings, value_of
 from workbench.cli.progress import Progress
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, unknown
 from workbench.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -23,21 +23,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """The soft prompt before it is trained."""
+    """What is trained, before it is."""
 
+    method: str = "soft-prompt"
+    """soft-prompt, deep-prompt, prefix, p-tuning or initial-state."""
     tokens: int = 20
-    """How many vectors."""
+    """How many vectors (at each place, for a deep prompt)."""
     prior: tuple[str, ...] = ("vocabulary",)
     """Where the vectors start: a prior's name, then its settings, as in `--prior isotropic std=0.1` or
     `--prior text text="answer with one word"`."""
     prompt_seed: int = 0
     """Seed of the draw from the prior."""
+    method_settings: tuple[str, ...] = ()
+    """What else the method takes, as in `--method deep-prompt --method-settings form=cut` or `--method p-tuning
+    --method-settings encoder=lstm hidden=256`."""
 
     def make(self, backbone: Backbone) -> Method:
-        """The untrained method."""
-        from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
+        """The untrained method.
 
-        return SoftPrompt(backbone, SoftPromptConfig(self.tokens, self.description(), self.prompt_seed))
+        Raises:
+            WorkbenchError: no such method, or a setting that it does not take.
+        """
+        import workbench.methods  # noqa: F401 - the room registers its methods
+        from workbench.methods.method import METHODS
+
+        if self.method not in METHODS:
+            raise unknown("method", self.method, METHODS)
+        cls = METHODS[self.method]
+        more = settings(self.method_settings, f"the method {self.method}")
+        known = {f.name for f in fields(cls.Config)}
+        for name in more:
+            if name not in known:
+                raise unknown(f"setting of the method {self.method}", name, known)
+        given = {"tokens": self.tokens, "prior": self.description(), "seed": self.prompt_seed, **more}
+        return cls.from_config(backbone, cls.Config(**given))
 
     def description(self) -> dict[str, Any]:
         """The prior as it describes itself."""
@@ -48,7 +67,7 @@ class PromptOptions:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a soft prompt on a frozen language model.
+    """Train a prompt on a frozen language model.
 
     The run directory takes everything: configuration, metrics (one line a step), snapshots of the prompt,
     checkpoints and the trained prompt. A run that was interrupted, or killed, goes on with

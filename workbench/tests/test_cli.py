@@ -10,7 +10,28 @@ import pytest
 
 from workbench import cli
 from workbench.cli.options import settings, value_of
+from workbench.cli.train import PromptOptions
 from workbench.errors import WorkbenchError
+from workbench.tests import zoo
+
+TRAIN = ["train", "--task", "reading", "--backbone", "tiny-llama", "--run", "{new}"]
+
+
+def test_every_method_can_be_named_with_its_settings() -> None:
+    """Protects the shell: what `--method` and `--method-settings` say is the configuration that is trained."""
+    backbone = zoo.backbone("llama")
+    made = PromptOptions(method="p-tuning", tokens=3, method_settings=("encoder=lstm", "hidden=8")).make(
+        backbone
+    )
+    assert made.kind == "p-tuning" and (made.config.encoder, made.config.hidden, made.config.tokens) == (
+        "lstm",
+        8,
+        3,
+    )
+    deep = PromptOptions(
+        method="deep-prompt", tokens=2, method_settings=('layers=["input", 1]', "form=cut")
+    ).make(backbone)
+    assert deep.config.layers == ("input", 1) and deep.config.form == "cut"
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -59,6 +80,9 @@ def test_each_command_explains_every_option(command: str, capsys: pytest.Capture
             "name=value",
         ),
         (["train", "--task", "reading", "--backbone", "x", "--run", "{new}", "--steps", "0"], "at least 1"),
+        ([*TRAIN, "--method", "deep-promt"], "did you mean 'deep-prompt'"),
+        ([*TRAIN, "--method", "prefix", "--method-settings", "mpl=1"], "did you mean 'mlp'"),
+        ([*TRAIN, "--method", "initial-state"], "not recurrent"),
         (["train", "--resume", "--run", "{new}"], "holds no run"),
         (["evaluate", "--run", "{new}"], "holds no run"),
         (["evaluate", "--backbone", "x"], "--task"),
