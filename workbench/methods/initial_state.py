@@ -16,7 +16,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, described, draw
+from workbench.methods.method import Method, described, draw, remembered
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class InitialState(Method):
                 f"{backbone.name} is not recurrent, so it has no initial state; use a prefix or a soft prompt"
             )
         start, _ = draw(backbone, config.prior, config.tokens, config.seed)
-        ones = torch.ones(1, len(start), dtype=torch.bool, device=backbone.device)
-        with torch.no_grad():
-            given = start.to(backbone.device, backbone.dtype)[None]
-            positions = torch.arange(len(start), device=backbone.device)[None]
-            state = backbone.runner(given, ones, positions, use_cache=True).cache
+        state = remembered(backbone, start)
         if not isinstance(state, rwkv.State):
             raise WorkbenchError(
                 f"the state of {backbone.name} ({type(backbone.model).__name__}) cannot be trained: only RWKV's is read "

@@ -137,6 +137,14 @@ def draw(
     return vectors.to(backbone.device, torch.float32), generator
 
 
+@torch.no_grad()
+def remembered(backbone: Backbone, vectors: Tensor) -> Any:
+    """The cache of one row in which the backbone has read (P, width) vectors and nothing else."""
+    given = vectors.to(backbone.device, backbone.dtype)[None]
+    ones = torch.ones(1, len(vectors), dtype=torch.bool, device=backbone.device)
+    return backbone.runner(given, ones, ones.long().cumsum(1) - 1, use_cache=True).cache
+
+
 def load_method(folder: str | Path, backbone: Backbone) -> Method:
     """Load a method saved by `Method.save` or trained in a run (its folder `method/`, or the run itself).
 

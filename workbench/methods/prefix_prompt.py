@@ -16,7 +16,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, described, draw
+from workbench.methods.method import Method, described, draw, remembered
 from workbench.methods.start import make_start
 
 
@@ -72,7 +72,7 @@ class PrefixPrompt(Method):
                 "use a soft prompt" + (", or an initial state" if backbone.kind == "recurrent" else "")
             )
         start, _ = draw(backbone, config.prior, config.tokens, config.seed)
-        read = _read(backbone, start)
+        read = [(layer.keys, layer.values) for layer in remembered(backbone, start).layers]
         self.shapes = [(k.shape[1], k.shape[3]) for k, _ in read]  # heads, head size
         if config.mlp:
             self.embeddings = nn.Parameter(start)
@@ -110,13 +110,3 @@ class PrefixPrompt(Method):
     def prompt_length(self) -> int:
         """P."""
         return self.config.tokens
-
-
-def _read(backbone: Backbone, vectors: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The keys and values that the backbone has after reading (P, width) vectors, for each layer (1, heads, P, size)."""
-    ones = torch.ones(1, len(vectors), dtype=torch.bool, device=backbone.device)
-    positions = torch.arange(len(vectors), device=backbone.device)[None]
-    with torch.no_grad():
-        given = vectors.to(backbone.device, backbone.dtype)[None]
-        cache = backbone.runner(given, ones, positions, use_cache=True).cache
-    return [(layer.keys, layer.values) for layer in cache.layers]
