@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
     from workbench.tasks.encode import TextConfig
     from workbench.tasks.task import Example, Task, list_tasks, load_task
+    from workbench.training.bank import BankStep, fit_many
     from workbench.training.config import FitConfig
     from workbench.training.evaluate import Evaluation, compare, evaluate
-    from workbench.training.fit import Step, fit, resume
+    from workbench.training.fit import fit, resume
     from workbench.training.job import Job
+    from workbench.training.member import Step
     from workbench.training.run import Run
 
 _HOMES = {
@@ -66,11 +68,13 @@ _HOMES = {
     "Task": "tasks.task",
     "list_tasks": "tasks.task",
     "load_task": "tasks.task",
+    "BankStep": "training.bank",
+    "fit_many": "training.bank",
     "FitConfig": "training.config",
     "Evaluation": "training.evaluate",
     "compare": "training.evaluate",
     "evaluate": "training.evaluate",
-    "Step": "training.fit",
+    "Step": "training.member",
     "fit": "training.fit",
     "resume": "training.fit",
     "Job": "training.job",
@@ -79,6 +83,7 @@ _HOMES = {
 _ROOMS = ("analysis", "backbones", "methods", "tasks", "training", "views")
 __all__ = [  # written out, so that tools which only read see it
     "Backbone",
+    "BankStep",
     "DeepPrompt",
     "DeepPromptConfig",
     "Evaluation",
@@ -105,6 +110,7 @@ __all__ = [  # written out, so that tools which only read see it
     "compare",
     "evaluate",
     "fit",
+    "fit_many",
     "generate",
     "list_tasks",
     "load_backbone",

@@ -18,7 +18,7 @@ from workbench.training.config import FitConfig
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
     from workbench.methods.method import Method
-    from workbench.training.fit import Step
+    from workbench.training.member import Step
 
 
 @dataclass(frozen=True)

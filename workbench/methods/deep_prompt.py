@@ -14,7 +14,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, described, draw
+from workbench.methods.method import Method, described
 from workbench.methods.start import make_start
 
 Form = Literal["longer", "cut"]
@@ -74,11 +74,9 @@ class DeepPrompt(Method):
         super().__init__(backbone, config)
         self.places = {_name(layer, backbone): layer for layer in config.layers}
         self.vectors = nn.ParameterDict()
-        dice = None
         for name, layer in self.places.items():
             at = None if layer == INPUT else int(layer) % backbone.num_layers
-            start, dice = draw(backbone, config.prior, config.tokens, dice or config.seed, at)
-            self.vectors[name] = nn.Parameter(start)
+            self.vectors[name] = nn.Parameter(self.draw(backbone, config.tokens, at))
         make_start(backbone, self.injection())  # refused now rather than at the first step
 
     def injection(self) -> Injection:

@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import Decoder, check_context
-from workbench.methods.injection import NOTHING
+from workbench.methods.injection import NOTHING, Injection, join
 from workbench.methods.method import Method
 from workbench.methods.rows import Rows
 from workbench.tasks.encode import TextConfig, encode_question
@@ -61,27 +61,61 @@ def generate(
     prompts: Sequence[str],
     method: Method | None = None,
     config: GenerateConfig | None = None,
+    methods: Sequence[Method | None] | None = None,
 ) -> list[str]:
     """Continue each prompt.
+
+    >>> wb.generate(backbone, ["…", "…"], methods=[for_names, for_dates])
 
     Args:
         backbone: the frozen model.
         prompts: texts; what the model was asked. One string is refused, so that it is not read as letters.
-        method: a trained method, or None for the plain backbone.
+        method: a trained method for all prompts, or None for the plain backbone.
         config: how to generate; by default greedy, 64 tokens, and prompts become tokens as the method's did in training.
+        methods: instead of `method`, one for each prompt (None: the plain backbone). Those of one kind and shape are
+            served together, and each text is what its method would have written alone.
 
     Returns:
         The new text of each prompt, without the prompt, stop strings and special tokens.
     """
     if isinstance(prompts, str):
         raise WorkbenchError("generate takes a list of prompts; write [prompt], or use stream for one prompt")
-    config = config or default_config(method)
+    if methods is None:
+        methods = [method] * len(prompts)
+    elif method is not None:
+        raise WorkbenchError("give one method for all prompts, or methods with one for each, not both")
+    elif len(methods) != len(prompts):
+        raise WorkbenchError(
+            f"{len(methods)} methods are given for {len(prompts)} prompts; give one for each"
+        )
     texts = [""] * len(prompts)
-    for start in range(0, len(prompts), config.batch_size):
-        part = prompts[start : start + config.batch_size]
-        for row, text, _ in _write(backbone, part, method, config, first_row=start, streaming=False):
-            texts[start + row] = text
+    for rows, together, settings in _served_together(methods, config):
+        for start in range(0, len(rows), settings.batch_size):
+            part = rows[start : start + settings.batch_size]
+            asked = [(row, prompts[row], methods[row]) for row in part]
+            for row, text, _ in _write(backbone, asked, together, settings, streaming=False):
+                texts[row] = text
     return texts
+
+
+Served = dict[int, Injection]
+"""The injection of each method (by `id`), made once for all of its rows."""
+
+
+def _served_together(
+    methods: Sequence[Method | None], config: GenerateConfig | None
+) -> Iterator[tuple[list[int], Served, GenerateConfig]]:
+    """Rows whose prompts have one shape and one way of becoming tokens, their injections, and how they are written."""
+    with torch.no_grad():
+        made: Served = {id(m): NOTHING if m is None else m.injection() for m in methods}
+    groups: dict[str, tuple[list[int], GenerateConfig]] = {}
+    for row, method in enumerate(methods):
+        settings = config or default_config(method)
+        injection = made[id(method)]
+        alone = None if injection.view is None else id(method)  # other weights take a pass of their own
+        groups.setdefault(repr((injection.shape, alone, settings)), ([], settings))[0].append(row)
+    for rows, settings in groups.values():
+        yield rows, made, settings
 
 
 def default_config(method: Method | None, **settings: Any) -> GenerateConfig:
@@ -96,7 +130,9 @@ def stream(
     config = config or default_config(method)
     held_back = max((len(s) for s in config.stop), default=1) - 1
     shown = 0
-    for _, text, done in _write(backbone, [prompt], method, config, first_row=0, streaming=True):
+    with torch.no_grad():
+        made = {id(method): NOTHING if method is None else method.injection()}
+    for _, text, done in _write(backbone, [(0, prompt, method)], made, config, streaming=True):
         stable = len(text) if done else len(text.rstrip("\ufffd")) - held_back
         if stable > shown:
             yield text[shown:stable]
@@ -106,14 +142,20 @@ def stream(
 @torch.no_grad()
 def _write(
     backbone: Backbone,
-    prompts: Sequence[str],
-    method: Method | None,
+    asked: Sequence[tuple[int, str, Method | None]],
+    made: Served,
     config: GenerateConfig,
-    first_row: int,
     streaming: bool,
 ) -> Iterator[tuple[int, str, bool]]:
-    """(row, its text so far, whether it is finished): after every token when streaming, else once a row."""
-    injection = method.injection() if method is not None else NOTHING
+    """(row, its text so far, whether it is finished): after every token when streaming, else once a row.
+
+    `asked` holds each row's number, prompt and method; their injections have one shape.
+    """
+    numbers = [number for number, _, _ in asked]
+    keys = list(dict.fromkeys(id(method) for _, _, method in asked))
+    injection = made[keys[0]]
+    if len(keys) > 1:
+        injection = join([made[key] for key in keys], torch.tensor([keys.index(id(m)) for _, _, m in asked]))
     encoded = [
         encode_question(
             p,
@@ -123,20 +165,18 @@ def _write(
             backbone.context_length,
             config.max_new_tokens,
         )
-        for p in prompts
+        for _, p, _ in asked
     ]
-    for number, question in enumerate(encoded):
+    for number, question in zip(numbers, encoded, strict=True):
         if not question.ids and injection.length == 0:
-            raise WorkbenchError(
-                f"prompt {first_row + number} is empty and the model has no BOS token; write something"
-            )
+            raise WorkbenchError(f"prompt {number} is empty and the model has no BOS token; write something")
     rows = Rows.collate(encoded, backbone.device)
     check_context(
         backbone, int(rows.lengths.max()) + injection.length + config.max_new_tokens, injection.length
     )
-    dice = [torch.Generator().manual_seed((config.seed << 20) + first_row + i) for i in range(len(prompts))]
+    dice = [torch.Generator().manual_seed((config.seed << 20) + number) for number in numbers]
     ends = _end_tokens(backbone)
-    written: list[list[int]] = [[] for _ in prompts]
+    written: list[list[int]] = [[] for _ in asked]
     decoder = Decoder(backbone, rows, injection)
     while decoder.active:
         active = decoder.active
@@ -156,7 +196,7 @@ def _write(
             if done:
                 finished.add(row)
             if done or streaming:
-                yield row, text, done
+                yield numbers[row], text, done
         if len(finished) == len(active):
             return
         stay = [i for i, row in enumerate(active) if row not in finished]

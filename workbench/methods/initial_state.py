@@ -16,7 +16,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, described, draw, remembered
+from workbench.methods.method import Method, described, remembered
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class InitialState(Method):
             raise WorkbenchError(
                 f"{backbone.name} is not recurrent, so it has no initial state; use a prefix or a soft prompt"
             )
-        start, _ = draw(backbone, config.prior, config.tokens, config.seed)
+        start = self.draw(backbone, config.tokens)
         state = remembered(backbone, start)
         if not isinstance(state, rwkv.State):
             raise WorkbenchError(

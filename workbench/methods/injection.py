@@ -56,6 +56,18 @@ class Injection:
         """(B,) the prompt of each of `rows` rows."""
         return torch.zeros(rows, dtype=torch.long) if self.members is None else self.members
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What prompts must have in common to share a batch: sites, tokens and layers."""
+        return (
+            None if self.input_embeddings is None else tuple(self.input_embeddings.shape[1:]),
+            {layer: tuple(v.shape[1:]) for layer, v in (self.layer_embeddings or {}).items()},
+            self.cut,
+            [tuple(k.shape[1:]) for k, _ in self.keys_values or ()],
+            self.state is None,
+            self.view is None,
+        )
+
     def select(self, rows: Tensor) -> Injection:
         """The same for the named rows of the batch."""
         return self if self.members is None else replace(self, members=self.members[rows])
@@ -74,7 +86,7 @@ def join(injections: Sequence[Injection], members: Tensor) -> Injection:
     first = injections[0]
     if len(injections) == 1:
         return replace(first, members=members)
-    if any(_shape(other) != _shape(first) for other in injections):
+    if any(other.shape != first.shape for other in injections):
         raise WorkbenchError(
             "prompts of one batch need one shape, but these differ in tokens, layers or kind; "
             "train or run them apart"
@@ -101,14 +113,3 @@ def join(injections: Sequence[Injection], members: Tensor) -> Injection:
         None,
         members,
     )  # fmt: skip
-
-
-def _shape(injection: Injection) -> tuple[Any, ...]:
-    return (
-        None if injection.input_embeddings is None else injection.input_embeddings.shape[1:],
-        {layer: v.shape[1:] for layer, v in (injection.layer_embeddings or {}).items()},
-        injection.cut,
-        [k.shape[1:] for k, _ in injection.keys_values or ()],
-        injection.state is None,
-        injection.view is None,
-    )

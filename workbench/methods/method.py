@@ -49,12 +49,35 @@ class Method(nn.Module):
         self.config = config
         self.text = TextConfig()
         self._priors: dict[int | None, priors.Distribution] = {}
+        self._dice: torch.Generator | None = None
         self.made_for = {"name": backbone.name, "width": backbone.width, "layers": backbone.num_layers}
 
     @classmethod
     def from_config(cls, backbone: Backbone, config: Any) -> Method:
         """A new, untrained method."""
         return cls(backbone, config)
+
+    def draw(self, backbone: Backbone, tokens: int, layer: int | None = None) -> Tensor:
+        """Start vectors (tokens, width) float32 on the backbone's device, drawn from the configuration's prior.
+
+        The dice are seeded once for each method, so each call draws anew. `layer` is the space: what that layer reads;
+        None for that of input embeddings.
+        """
+        if _loading.get():  # what is loaded next replaces it, and the prior's data may be gone
+            return torch.zeros(tokens, backbone.width, device=backbone.device)
+        if self._dice is None:
+            self._dice = torch.Generator().manual_seed(self.config.seed)
+        return self._prior(backbone, layer).sample(tokens, self._dice).to(backbone.device, torch.float32)
+
+    def _prior(self, backbone: Backbone, layer: int | None) -> priors.Distribution:
+        if layer not in self._priors:
+            self._priors[layer] = priors.from_description(self.config.prior).fit(backbone, layer)
+        return self._priors[layer]
+
+    @property
+    def prior_facts(self) -> list[dict[str, Any]]:
+        """What each prior that was drawn from says of itself, with what was measured when it was fitted."""
+        return [prior.describe() for prior in self._priors.values()]
 
     def injection(self) -> Injection:
         """What to put into the model."""
@@ -75,10 +98,7 @@ class Method(nn.Module):
             raise WorkbenchError(
                 f"{self.kind} trains no vectors of a prior, so none can pull them; leave pull at 0"
             )
-        for layer in vectors:
-            if layer not in self._priors:
-                self._priors[layer] = priors.from_description(self.config.prior).fit(backbone, layer)
-        return torch.stack([self._priors[layer].log_prob(e).sum() for layer, e in vectors.items()]).sum()
+        return torch.stack([self._prior(backbone, at).log_prob(e).sum() for at, e in vectors.items()]).sum()
 
     def snapshot(self) -> dict[str, Tensor]:
         """The tensors worth drawing: what moves while the method trains, on the CPU, detached."""
@@ -114,27 +134,6 @@ def described(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a configuration, a prior object among them as it describes itself."""
     prior = fields.get("prior")
     return fields if prior is None or isinstance(prior, dict) else {**fields, "prior": prior.describe()}
-
-
-def draw(
-    backbone: Backbone,
-    prior: dict[str, Any],
-    tokens: int,
-    dice: int | torch.Generator,
-    layer: int | None = None,
-) -> tuple[Tensor, torch.Generator]:
-    """Start vectors (tokens, width) float32 on the backbone's device, and the dice as they are afterwards.
-
-    Args:
-        prior: as it describes itself.
-        dice: a seed, or the dice that an earlier draw left.
-        layer: the space to draw in: what that layer reads; None for that of input embeddings.
-    """
-    generator = torch.Generator().manual_seed(dice) if isinstance(dice, int) else dice
-    if _loading.get():  # what is loaded next replaces it, and the prior's data may be gone
-        return torch.zeros(tokens, backbone.width, device=backbone.device), generator
-    vectors = priors.from_description(prior).fit(backbone, layer).sample(tokens, generator)
-    return vectors.to(backbone.device, torch.float32), generator
 
 
 @torch.no_grad()

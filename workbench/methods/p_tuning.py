@@ -15,7 +15,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, described, draw
+from workbench.methods.method import Method, described
 
 Encoder = Literal["mlp", "lstm"]
 
@@ -63,7 +63,7 @@ class PTuning(Method):
     def __init__(self, backbone: Backbone, config: PTuningConfig | None = None, **fields: Any):
         config = config or PTuningConfig(**described(fields))
         super().__init__(backbone, config)
-        start, _ = draw(backbone, config.prior, config.tokens, config.seed)
+        start = self.draw(backbone, config.tokens)
         self.embeddings = nn.Parameter(start)
         width, hidden = backbone.width, config.hidden
         with torch.random.fork_rng(devices=[]):

@@ -16,7 +16,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, described, draw, remembered
+from workbench.methods.method import Method, described, remembered
 from workbench.methods.start import make_start
 
 
@@ -71,7 +71,7 @@ class PrefixPrompt(Method):
                 f"{backbone.name} ({backbone.kind}) has layers without keys and values, so it takes no prefix; "
                 "use a soft prompt" + (", or an initial state" if backbone.kind == "recurrent" else "")
             )
-        start, _ = draw(backbone, config.prior, config.tokens, config.seed)
+        start = self.draw(backbone, config.tokens)
         read = [(layer.keys, layer.values) for layer in remembered(backbone, start).layers]
         self.shapes = [(k.shape[1], k.shape[3]) for k, _ in read]  # heads, head size
         if config.mlp:

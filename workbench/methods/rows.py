@@ -34,6 +34,18 @@ class Rows:
         places = torch.tensor([e.prompt_at for e in encoded])
         return cls(*(t.to(device) for t in (ids.reshape(len(encoded), longest), lengths, starts, places)))
 
+    @classmethod
+    def concat(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of all parts, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.ids.shape[1] for part in parts)
+        ids = [torch.nn.functional.pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
+        rest = (
+            [getattr(part, name) for part in parts] for name in ("lengths", "answer_start", "prompt_at")
+        )
+        return cls(torch.cat(ids), *(torch.cat(tensors) for tensors in rest))
+
     def __len__(self) -> int:
         return len(self.ids)
 

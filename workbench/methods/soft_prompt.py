@@ -14,7 +14,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method, draw
+from workbench.methods.method import Method
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SoftPrompt(Method):
             start = prior or priors.Vocabulary()
             config = SoftPromptConfig(tokens, start if isinstance(start, dict) else start.describe(), seed)
         super().__init__(backbone, config)
-        vectors, _ = draw(backbone, config.prior, config.tokens, config.seed)
+        vectors = self.draw(backbone, config.tokens)
         self.embeddings = nn.Parameter(vectors)
 
     def injection(self) -> Injection:

@@ -22,7 +22,7 @@ from workbench.methods.soft_prompt import SoftPrompt
 from workbench.tasks.encode import TextConfig
 from workbench.tasks.task import Task, load_task
 from workbench.tests import zoo
-from workbench.training.batches import Batches
+from workbench.training.batches import Batches, EncodedExamples
 from workbench.training.config import FitConfig, schedule_factor
 from workbench.training.evaluate import compare, default_hand_prompt, evaluate
 from workbench.training.fit import fit, resume
@@ -231,7 +231,7 @@ def test_loss_that_is_not_finite_stops_with_the_step(late_poison: Task, tmp_path
 def test_accumulation_is_one_large_batch(task: Task) -> None:
     """Two batches of 4 accumulated give the update of their 8 rows: the mean is over answer tokens."""
     backbone = zoo.backbone("llama")
-    batches = Batches(backbone, task.examples("train"), 4, TextConfig(), 3, seed=0)
+    batches = Batches(EncodedExamples(backbone, task.examples("train"), TextConfig(), 3), 4, seed=0)
     method = prompt(backbone)
     logits, targets = answer_logits(backbone, Rows.collate([*batches[0], *batches[1]]), method.injection())
     expected = torch.nn.functional.cross_entropy(logits, targets)
@@ -255,7 +255,7 @@ def test_order_is_a_function_of_seed_and_step(task: Task) -> None:
     backbone = zoo.backbone("llama")
 
     def make(seed: int) -> Batches:
-        return Batches(backbone, task.examples("train"), 8, TextConfig(), 0, seed)
+        return Batches(EncodedExamples(backbone, task.examples("train"), TextConfig(), 0), 8, seed)
 
     forward, backward = make(0), make(0)
     assert [forward[i] for i in range(12)] == [backward[i] for i in reversed(range(12))][::-1]

@@ -16,35 +16,54 @@ from workbench.tasks.encode import Encoded, TextConfig, encode
 from workbench.tasks.task import Example
 
 _WINDOW = 16  # batches sorted by length together
+_REMEMBERED = (
+    8192  # encoded rows kept: small data is encoded once for all epochs and for all that train on it
+)
+
+
+class EncodedExamples:
+    """Examples as the backbone will read them: looked up by index, never all at once.
+
+    Args:
+        backbone: its tokenizer and context length.
+        examples: with their answers.
+        text: how they become tokens.
+        prompt_length: vectors of the method, which take room in the context.
+    """
+
+    def __init__(self, backbone: Backbone, examples: Sequence[Example], text: TextConfig, prompt_length: int):
+        self._count = len(examples)
+
+        @functools.lru_cache(_REMEMBERED)
+        def encoded(index: int) -> Encoded:
+            return encode_for(backbone, examples[index], text, prompt_length)
+
+        self._encoded = encoded
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Encoded:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._encoded(index)
 
 
 class Batches:
     """Batch number i of a training run, for any i.
 
     Args:
-        backbone: its tokenizer and context length.
-        examples: the training examples; looked up by index, never all at once.
+        examples: the training examples, encoded when they are looked up.
         batch_size: examples in a batch. Fewer examples than that make one batch of all of them.
-        text: how examples become tokens.
-        prompt_length: vectors of the method, which take room in the context.
         seed: of the order.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        examples: Sequence[Example],
-        batch_size: int,
-        text: TextConfig,
-        prompt_length: int,
-        seed: int,
-    ):
+    def __init__(self, examples: EncodedExamples, batch_size: int, seed: int):
         if not len(examples):
             raise WorkbenchError(
                 "the training split is empty; give a task with at least one training example"
             )
-        self.backbone, self.examples, self.text = backbone, examples, text
-        self.prompt_length, self.seed = prompt_length, seed
+        self.examples, self.seed = examples, seed
         self.batch_size = min(batch_size, len(examples))
         self.per_epoch = len(examples) // self.batch_size
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
@@ -65,8 +84,7 @@ class Batches:
         size = self.batch_size
         batches = min(_WINDOW, self.per_epoch - window * _WINDOW)
         first = window * _WINDOW * size
-        rows = [encode_for(self.backbone, self.examples[i], self.text, self.prompt_length)
-                for i in self._order(epoch)[first : first + batches * size]]  # fmt: skip
+        rows = [self.examples[i] for i in self._order(epoch)[first : first + batches * size]]
         rows.sort(key=lambda e: (len(e.ids), e.ids))
         cut = [rows[b * size : (b + 1) * size] for b in range(batches)]
         random.Random(f"window {self.seed} {epoch} {window}").shuffle(cut)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
@@ -128,23 +129,35 @@ def default_hand_prompt(task: Task, shots: int = 2) -> str:
     return "".join(e.text + task.separator for e in examples)
 
 
+class Tally:
+    """How likely true answers are, added up over batches."""
+
+    def __init__(self) -> None:
+        self.nats, self.right, self.tokens, self.rows = 0.0, 0, 0, 0
+
+    def add(self, logits: Tensor, targets: Tensor, rows: Rows) -> None:
+        """Count the answers of some rows: (N, V) logits and (N,) targets, as `answer_logits` gives them."""
+        self.nats += float(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"))
+        hits = logits.argmax(-1) == targets
+        counts = (rows.lengths - rows.answer_start).tolist()
+        self.right += sum(bool(part.all()) for part in hits.split(counts))
+        self.tokens, self.rows = self.tokens + len(targets), self.rows + len(rows)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """`loss`, the mean over all answer tokens in nats, and `accuracy`, the share of rows in which every answer
+        token is the likeliest: exactly those that greedy generation would write."""
+        return {"loss": self.nats / max(self.tokens, 1), "accuracy": self.right / max(self.rows, 1)}
+
+
 def score_answers(
     backbone: Backbone, batches: Sequence[Rows], injection: Injection = NOTHING
 ) -> dict[str, float]:
-    """How likely the true answers are, in one forward pass a batch.
-
-    Returns `loss`, the mean over all answer tokens in nats, and `accuracy`, the share of rows in which every
-    answer token is the likeliest: exactly those that greedy generation would write.
-    """
-    loss, tokens, right, rows_seen = 0.0, 0, 0, 0
+    """How likely the true answers are, in one forward pass a batch: see `Tally.scores`."""
+    tally = Tally()
     for rows in batches:
-        logits, targets = answer_logits(backbone, rows, injection)
-        loss += float(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"))
-        hits = logits.argmax(-1) == targets
-        counts = (rows.lengths - rows.answer_start).tolist()
-        right += sum(bool(part.all()) for part in hits.split(counts))
-        tokens, rows_seen = tokens + len(targets), rows_seen + len(rows)
-    return {"loss": loss / max(tokens, 1), "accuracy": right / max(rows_seen, 1)}
+        tally.add(*answer_logits(backbone, rows, injection), rows)
+    return tally.scores
 
 
 def _collate(

@@ -118,6 +118,17 @@ class Run:
     def create(path: str | Path, config: dict[str, Any]) -> Run:
         """A new run directory. Refuses a folder that is in use, cannot be written, or is on a full disk."""
         path = Path(path)
+        Run.refuse_used(path)
+        with plain_errors(path):
+            (path / "snapshots").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+            write_json(path / "status.json", {"state": "new", "step": 0, "steps": config["fit"]["steps"]})
+            write_json(path / "config.json", config)
+        return Run(path)
+
+    @staticmethod
+    def refuse_used(path: Path) -> None:
+        """Raise where a folder holds a run, or anything else."""
         if (path / "config.json").is_file():
             state = Run(path).status["state"]
             raise WorkbenchError(
@@ -125,12 +136,6 @@ class Run:
             )
         if path.is_dir() and any(p.name != ".lock" for p in path.iterdir()):
             raise WorkbenchError(f"{path} is not empty and holds no run; choose a new folder")
-        with plain_errors(path):
-            (path / "snapshots").mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir(exist_ok=True)
-            write_json(path / "status.json", {"state": "new", "step": 0, "steps": config["fit"]["steps"]})
-            write_json(path / "config.json", config)
-        return Run(path)
 
     def write_status(self, **facts: Any) -> None:
         """Replace the status."""

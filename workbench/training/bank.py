@@ -1,0 +1,290 @@
+"""A bank: K methods of one shape, trained in one pass over one backbone, each as if it were alone.
+
+In a step every member brings its own batch. The rows of all run through the backbone together, each row with
+its own member's prompt, and the sum of the members' losses goes backward: since no row sees another, each
+method gets the gradient of its own loss. Data, optimiser, learning rate, clipping, checkpoints and run
+directory are each member's own (`member.py`); only the passes over the backbone are shared, and those are here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.backbones.backbone import Backbone
+from workbench.errors import WorkbenchError
+from workbench.methods.apply import answer_logits
+from workbench.methods.injection import join
+from workbench.methods.method import Method
+from workbench.methods.rows import Rows
+from workbench.tasks.task import Task
+from workbench.training.config import FitConfig
+from workbench.training.evaluate import Tally
+from workbench.training.member import Data, Member, Step
+from workbench.training.run import Run
+
+_SHARED = ("precision",)  # settings of the pass itself
+
+
+@dataclass(frozen=True)
+class BankStep:
+    """What one step of a bank did.
+
+    steps: member (from 0, in the order of the methods) to what its update did.
+    left: the members that have left since the step before, each with the reason: "finished", "converged" (its patience
+        is at an end), or the sentence of the error that ended it. The last of a bank's steps may hold only this.
+    """
+
+    steps: dict[int, Step]
+    left: dict[int, str] = field(default_factory=dict)
+
+
+def fit_many(
+    backbone: Backbone,
+    methods: Sequence[Method],
+    task: Task | Sequence[Task],
+    config: FitConfig | Sequence[FitConfig] | None = None,
+    run_dirs: str | Path | Sequence[str | Path] | None = None,
+    resume: bool = False,
+    rows_at_once: int | None = None,
+) -> Iterator[BankStep]:
+    """Train K methods of one shape at once: about the work of one large batch instead of K small ones.
+
+    >>> methods = [wb.SoftPrompt(backbone, prior=prior, seed=seed) for prior in priors for seed in range(5)]
+    >>> for now in wb.fit_many(backbone, methods, task, wb.FitConfig(steps=200), run_dirs="runs/study"):
+    ...     print({member: step.loss for member, step in now.steps.items()}, now.left)
+
+    Each ends as it would have alone with `fit`: to the bit with a bank of one, and otherwise to the rounding of a
+    larger batch. A member that has finished, converged or diverged leaves; the others go on. As with `fit`, the loop can
+    be left at any step and resumed.
+
+    Args:
+        backbone: the frozen model; untouched.
+        methods: trained in place; of one kind and shape, with priors and seeds as they like.
+        task: one for all, or one for each.
+        config: one for all, or one for each, which differ in what they like but in precision and gradient_checkpointing.
+        run_dirs: one folder, which takes the runs 00, 01, … of all members, or a folder for each; None writes nothing.
+        resume: go on with the runs that are there; members whose run was not begun yet begin.
+        rows_at_once: most rows in one pass, for a backbone whose memory they would not fit; None for all. A batch is
+            never divided, so the least is the batch size of a member.
+
+    Raises:
+        WorkbenchError: before the first step for settings, shapes and folders that cannot work; during training when
+            the last member left has diverged and none has finished.
+    """
+    bank = Bank(backbone, methods, task, config, rows_at_once)
+    if isinstance(run_dirs, (str, Path)):
+        digits = max(len(str(len(methods) - 1)), 2)
+        run_dirs = [Path(run_dirs) / f"{n:0{digits}d}" for n in range(len(methods))]
+    paths = None if run_dirs is None else [Path(path) for path in run_dirs]
+    bank.attach(paths, [resume and (p / "config.json").is_file() for p in paths] if paths else [resume])
+    return bank.steps()
+
+
+class Bank:
+    """The members and the passes that they share."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        methods: Sequence[Method],
+        task: Task | Sequence[Task],
+        config: FitConfig | Sequence[FitConfig] | None = None,
+        rows_at_once: int | None = None,
+    ):
+        count = len(methods)
+        if not count:
+            raise WorkbenchError("a bank needs at least one method to train")
+        if len({id(method) for method in methods}) < count:
+            raise WorkbenchError("the same method stands twice in the bank; make one for each member")
+        tasks = _for_each(task, count, "tasks", Task)
+        configs = _for_each(config or FitConfig(), count, "configs", FitConfig)
+        for name in _SHARED:
+            if len({getattr(c, name) for c in configs}) > 1:
+                raise WorkbenchError(
+                    f"the members of a bank share their passes, so {name} must be the same in all"
+                )
+        self.backbone, self.config, self.rows_at_once = backbone, configs[0], rows_at_once
+        if count > 1:  # refused now, if they have not one shape
+            join([method.injection() for method in methods], torch.arange(count))
+        data = Data(backbone)
+        self.members = [
+            Member(n, data, method, task, config)
+            for n, (method, task, config) in enumerate(zip(methods, tasks, configs, strict=True))
+        ]
+
+    def attach(self, paths: Sequence[Path] | None, resume: Sequence[bool]) -> None:
+        """Write each member's run to its folder; without folders, see that nothing asks for one."""
+        if paths is None:
+            if any(resume):
+                raise WorkbenchError("resume=True needs the run directory of the run to go on with")
+            if any(member.config.trackers for member in self.members):
+                raise WorkbenchError(
+                    "trackers write beside a run; give a run directory as well, or leave trackers out"
+                )
+            return
+        if len(paths) != len(self.members) or len(set(paths)) < len(paths):
+            raise WorkbenchError(
+                f"{len(set(paths))} different run_dirs are given for {len(self.members)} methods; give one for each"
+            )
+        for path, going_on in zip(paths, resume, strict=True):
+            if not going_on:
+                Run.refuse_used(path)  # before any folder is made
+        try:
+            for member, path, going_on in zip(self.members, paths, resume, strict=True):
+                member.attach(path, going_on)
+        except BaseException:
+            for member in self.members:
+                member.release()
+            raise
+
+    def steps(self) -> Iterator[BankStep]:
+        """Train to the end, one step of all members at a time."""
+        active = list(self.members)
+        failed: dict[int, WorkbenchError] = {}
+        try:
+            for member in active:
+                with _caught(failed, member):
+                    member.begin()
+            while active:
+                left: dict[int, str] = {}
+                for member in [m for m in active if m.finished or m.converged]:
+                    with _caught(failed, member):
+                        member.finish()
+                        left[member.number] = "finished" if member.finished else "converged"
+                steps = self._step([m for m in active if m.number not in left | failed], failed)
+                for member in active:
+                    if member.number in failed:
+                        member.fail(failed[member.number])
+                        left[member.number] = str(failed[member.number])
+                active = [m for m in active if m.number not in left]
+                if len(failed) == len(self.members):
+                    raise failed[max(failed)]
+                yield BankStep(steps, left)
+        except WorkbenchError as error:
+            for member in active:
+                member.fail(error)
+            raise
+        except BaseException as reason:  # the consumer left, or an interrupt: keep what was done
+            for member in active:
+                member.interrupt(reason)
+            raise
+        finally:
+            for member in self.members:
+                member.release()
+
+    def _step(self, active: list[Member], failed: dict[int, WorkbenchError]) -> dict[int, Step]:
+        """One update of each member; what went wrong goes into `failed`, by member."""
+        started = time.perf_counter()
+        for member in active:
+            with _caught(failed, member):
+                member.open()
+        active = [m for m in active if m.number not in failed]
+        for part in range(max((len(m.parts) for m in active), default=0)):
+            going = [m for m in active if part < len(m.parts) and m.number not in failed]
+            for group in self._passes(going, [m.parts[part] for m in going]):
+                self._backward(group, part, failed)
+        norms = {}
+        for member in active:
+            if member.number not in failed:
+                with _caught(failed, member):
+                    norms[member.number] = member.close()
+        updated = [m for m in active if m.number in norms]
+        looks = self._look([m for m in updated if m.due(m.config.evaluate_every)])
+        seconds = time.perf_counter() - started
+        steps = {}
+        for m in updated:
+            step = Step(m.done, m.loss, m.tokens, m.rate, norms[m.number], seconds, looks.get(m.number))
+            with _caught(failed, m):
+                m.record(step)
+                steps[m.number] = step
+        return steps
+
+    def _backward(self, group: list[Member], part: int, failed: dict[int, WorkbenchError]) -> None:
+        """Run one batch of each member, and leave the gradients of their losses."""
+        logits, targets, counts = self._run(group, [m.parts[part] for m in group])
+        nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        losses = []
+        for member, own in zip(group, nats.split(counts), strict=True):
+            loss = own.sum() / member.tokens
+            with _caught(failed, member):
+                member.lost(float(loss.detach()))
+                losses.append(loss)  # one that is not finite stays out of the sum
+        if losses:
+            with self._precision():
+                group[0].accelerator.backward(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+
+    @torch.no_grad()
+    def _look(self, due: list[Member]) -> dict[int, dict[str, float]]:
+        """Loss and accuracy on each member's validation rows, after the update."""
+        tallies = {m.number: Tally() for m in due}
+        for part in range(max((len(m.validation) for m in due), default=0)):
+            going = [m for m in due if part < len(m.validation)]
+            for group in self._passes(going, [m.validation[part] for m in going]):
+                rows = [m.validation[part] for m in group]
+                logits, targets, counts = self._run(group, rows)
+                parts = zip(group, logits.split(counts), targets.split(counts), rows, strict=True)
+                for member, *answers in parts:
+                    tallies[member.number].add(*answers)
+        for member in due:
+            member.look(tallies[member.number].scores)
+        return {number: tally.scores for number, tally in tallies.items()}
+
+    def _run(self, group: list[Member], rows: list[Rows]) -> tuple[Tensor, Tensor, list[int]]:
+        """(N, V) float32 logits and (N,) targets of all members' answers, and how many are each one's."""
+        injections = [member.method.injection() for member in group]
+        if len(group) == 1:
+            injection = injections[0]
+        else:
+            members = torch.tensor([n for n, part in enumerate(rows) for _ in range(len(part))])
+            injection = join(injections, members.to(self.backbone.device))
+        with self._precision(), self._memory():
+            logits, targets = answer_logits(self.backbone, Rows.concat(rows), injection)
+        return logits.float(), targets, [part.answer_tokens for part in rows]
+
+    def _passes(self, members: list[Member], rows: list[Rows]) -> Iterator[list[Member]]:
+        """The members in groups whose rows go through the backbone together."""
+        group: list[Member] = []
+        size = 0
+        for member, part in zip(members, rows, strict=True):
+            if group and self.rows_at_once and size + len(part) > self.rows_at_once:
+                yield group
+                group, size = [], 0
+            group.append(member)
+            size += len(part)
+        if group:
+            yield group
+
+    def _precision(self) -> Any:
+        """The precision of the backbone's activations."""
+        if self.config.precision == "backbone":
+            return contextlib.nullcontext()
+        return torch.autocast(self.backbone.device.type, torch.bfloat16)
+
+    def _memory(self) -> Any:
+        """Whether activations are kept for the backward pass, or computed again in it."""
+        return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _caught(failed: dict[int, WorkbenchError], member: Member) -> Iterator[None]:
+    """What goes wrong for one member is no reason for the others to stop."""
+    try:
+        yield
+    except WorkbenchError as error:
+        failed[member.number] = error
+
+
+def _for_each(given: Any, count: int, what: str, kind: type) -> list[Any]:
+    if isinstance(given, kind):
+        return [given] * count
+    if len(given) != count:
+        raise WorkbenchError(f"{len(given)} {what} are given for {count} methods; give one, or one for each")
+    return list(given)
