@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.methods.deep_prompt import DeepPrompt, DeepPromptConfig
     from workbench.methods.generate import GenerateConfig, generate, stream
     from workbench.methods.initial_state import InitialState, InitialStateConfig
+    from workbench.methods.lora import LoRA, LoRAConfig
     from workbench.methods.method import Method, load_method
     from workbench.methods.p_tuning import PTuning, PTuningConfig
     from workbench.methods.peft_format import load_peft, save_peft
@@ -55,6 +56,8 @@ _HOMES = {
     "DeepPromptConfig": "methods.deep_prompt",
     "InitialState": "methods.initial_state",
     "InitialStateConfig": "methods.initial_state",
+    "LoRA": "methods.lora",
+    "LoRAConfig": "methods.lora",
     "PTuning": "methods.p_tuning",
     "PTuningConfig": "methods.p_tuning",
     "load_peft": "methods.peft_format",
@@ -93,6 +96,8 @@ __all__ = [  # written out, so that tools which only read see it
     "InitialState",
     "InitialStateConfig",
     "Job",
+    "LoRA",
+    "LoRAConfig",
     "Method",
     "PTuning",
     "PTuningConfig",

@@ -6,6 +6,7 @@ parameter of it has a gradient, and nothing here or above writes into it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Sequence
@@ -113,6 +114,36 @@ class Backbone:
             return self.runner(
                 embeddings, mask, torch.arange(tokens, device=self.device)[None], use_cache=True
             ).cache
+
+    def view(self) -> Backbone:
+        """The same backbone with modules of its own over the very same tensors: nothing is copied, nothing probed again.
+
+        Whoever asked for it may put other modules or tensors in place of its own, never write into one that is shared;
+        it is dropped by letting it go (ours).
+
+        Raises:
+            WorkbenchError: weights that are not all in the memory of one device.
+        """
+        places = {str(p.device) for p in self.model.parameters()}
+        if len(places) > 1 or "meta" in places:
+            where = " and ".join(sorted(places)).replace("meta", "offloaded")
+            raise WorkbenchError(
+                f"the weights of {self.name} are spread ({where}), and only a backbone on one device can be run with "
+                "changed weights; load it without device_map"
+            )
+        shared: list[Any] = [
+            tensor
+            for module in self.model.modules()
+            for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
+            if isinstance(tensor, Tensor)
+        ]
+        shared.append(getattr(self.runner, "lock", None))
+        _ = self.layouts  # found now, so that the copy below has them
+        made = copy.copy(self)
+        made.model, made.layers, made.runner = copy.deepcopy(
+            (self.model, self.layers, self.runner), {id(thing): thing for thing in shared}
+        )
+        return made
 
     def embed(self, ids: Tensor) -> Tensor:
         """(…) token ids to (…, width): what the layers read, so with Gemma's √width factor."""

@@ -26,7 +26,7 @@ class PromptOptions:
     """What is trained, before it is."""
 
     method: str = "soft-prompt"
-    """soft-prompt, deep-prompt, prefix, p-tuning or initial-state."""
+    """soft-prompt, deep-prompt, prefix, p-tuning, initial-state or lora."""
     tokens: int = 20
     """How many vectors (at each place, for a deep prompt)."""
     prior: tuple[str, ...] = ("vocabulary",)
@@ -42,7 +42,7 @@ class PromptOptions:
         """The untrained method.
 
         Raises:
-            WorkbenchError: no such method, or a setting that it does not take.
+            WorkbenchError: no such method, or an option or a setting that it does not take.
         """
         import workbench.methods  # noqa: F401 - the room registers its methods
         from workbench.methods.method import METHODS
@@ -55,8 +55,12 @@ class PromptOptions:
         for name in more:
             if name not in known:
                 raise unknown(f"setting of the method {self.method}", name, known)
-        given = {"tokens": self.tokens, "prior": self.description(), "seed": self.prompt_seed, **more}
-        return cls.from_config(backbone, cls.Config(**given))
+        for option, default in (("tokens", PromptOptions.tokens), ("prior", PromptOptions.prior)):
+            if option not in known and getattr(self, option) != default:
+                raise WorkbenchError(f"the method {self.method} has no {option}; leave --{option} out")
+        usual = {"tokens": self.tokens, "prior": self.description(), "seed": self.prompt_seed}
+        given = {name: value for name, value in usual.items() if name in known}
+        return cls.from_config(backbone, cls.Config(**{**given, **more}))
 
     def description(self) -> dict[str, Any]:
         """The prior as it describes itself."""

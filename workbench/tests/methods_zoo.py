@@ -13,11 +13,22 @@ from workbench.methods import priors
 from workbench.methods.deep_prompt import DeepPrompt
 from workbench.methods.initial_state import InitialState
 from workbench.methods.injection import Injection
+from workbench.methods.lora import LoRA
 from workbench.methods.method import Method
 from workbench.methods.p_tuning import PTuning
 from workbench.methods.prefix_prompt import PrefixPrompt
 from workbench.methods.soft_prompt import SoftPrompt
 from workbench.tasks.encode import Encoded
+
+
+def changed(method: LoRA, seed: int) -> LoRA:
+    """The same, off its start: an untrained LoRA is the plain model, and nobody would see it dropped."""
+    dice = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for up in method.up.values():
+            up.copy_(torch.randn(up.shape, generator=dice) * 0.1)
+    return method
+
 
 MAKERS: dict[str, Callable[[Backbone, int], Method]] = {
     "soft-prompt": lambda b, seed: SoftPrompt(b, tokens=4, prior=priors.Vocabulary(), seed=seed),
@@ -31,6 +42,7 @@ MAKERS: dict[str, Callable[[Backbone, int], Method]] = {
     "p-tuning": lambda b, seed: PTuning(b, tokens=4, hidden=16, seed=seed),
     "p-tuning, LSTM": lambda b, seed: PTuning(b, tokens=4, encoder="lstm", hidden=16, seed=seed),
     "initial-state": lambda b, seed: InitialState(b, tokens=4, seed=seed),
+    "lora": lambda b, seed: changed(LoRA(b, rank=2, seed=seed), seed),
 }
 """A name for each form of each method: (backbone, seed) to the method, before training."""
 
@@ -41,6 +53,7 @@ def alone(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
     Vectors at layers are read in the same run as the tokens, each layer with a mask of its own; only keys, values and a
     state, which no token can stand for, are a cache.
     """
+    backbone = injection.view or backbone
     tokens = backbone.embed(torch.tensor(row.ids))
     parts = [tokens[: row.prompt_at], tokens[row.prompt_at :]]
     if injection.input_embeddings is not None:

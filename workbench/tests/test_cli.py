@@ -32,6 +32,10 @@ def test_every_method_can_be_named_with_its_settings() -> None:
         method="deep-prompt", tokens=2, method_settings=('layers=["input", 1]', "form=cut")
     ).make(backbone)
     assert deep.config.layers == ("input", 1) and deep.config.form == "cut"
+    lora = PromptOptions(
+        method="lora", prompt_seed=3, method_settings=("rank=2", 'targets=["up_proj"]')
+    ).make(backbone)
+    assert (lora.config.rank, lora.config.targets, lora.config.seed) == (2, ("up_proj",), 3)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -83,6 +87,9 @@ def test_each_command_explains_every_option(command: str, capsys: pytest.Capture
         ([*TRAIN, "--method", "deep-promt"], "did you mean 'deep-prompt'"),
         ([*TRAIN, "--method", "prefix", "--method-settings", "mpl=1"], "did you mean 'mlp'"),
         ([*TRAIN, "--method", "initial-state"], "not recurrent"),
+        ([*TRAIN, "--method", "lora", "--tokens", "4"], "lora has no tokens; leave --tokens out"),
+        ([*TRAIN, "--method", "lora", "--prior", "isotropic"], "lora has no prior; leave --prior out"),
+        ([*TRAIN, "--method", "lora", "--method-settings", "targets=q_prj"], "did you mean 'q_proj'"),
         (["train", "--resume", "--run", "{new}"], "holds no run"),
         (["evaluate", "--run", "{new}"], "holds no run"),
         (["evaluate", "--backbone", "x"], "--task"),

@@ -35,6 +35,7 @@ HEAVY = (
     "umap",
     "ipywidgets",
     "accelerate",
+    "peft",
 )
 
 

@@ -33,10 +33,10 @@ from workbench.training.fit import fit
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else ("llama", "rwkv")
 SERVED = {
     "attention": set(MAKERS) - {"initial-state"},
-    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state"},
-    "hybrid": {"soft-prompt", "p-tuning", "p-tuning, LSTM"},
+    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state", "lora"},
+    "hybrid": {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora"},
 }  # fmt: skip
-INPUT_ONLY = {"soft-prompt", "p-tuning", "p-tuning, LSTM"}
+EVERYWHERE = {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora"}
 WINDOWED = ("gemma3_text", "mistral")
 ROWS = [
     Encoded((1, 40, 50, 60, 70), 3, 1),
@@ -51,7 +51,7 @@ every_backbone = pytest.mark.parametrize("architecture", CHOSEN)
 def serves(architecture: str, name: str) -> bool:
     """Whether this method works on this backbone; elsewhere it must be refused."""
     kind = zoo.backbone(architecture).kind
-    if name in INPUT_ONLY:
+    if name in EVERYWHERE:
         return True
     if kind == "recurrent" and architecture != "rwkv":
         return False
@@ -117,10 +117,17 @@ def test_gradients_are_those_of_rows_alone(architecture: str, name: str) -> None
 @every_backbone
 @every_method
 def test_two_prompts_in_one_batch(architecture: str, name: str) -> None:
-    """Contract 4, its ground: rows that name different prompts get each what their own gives."""
+    """Contract 4, its ground: rows that name different prompts get each what their own gives.
+
+    Two changes of the weights cannot share a run, and are refused.
+    """
     backbone = zoo.backbone(architecture)
     injections = [made(architecture, name, seed).injection() for seed in (0, 1)]
     members = torch.tensor([1, 0, 1])
+    if injections[0].view is not None:
+        with pytest.raises(WorkbenchError, match="change weights run one at a time"):
+            join(injections, members)
+        return
     with torch.no_grad():
         both = join(injections, members)
         expected = torch.cat([alone(backbone, r, injections[m]) for r, m in zip(ROWS, members, strict=True)])
