@@ -83,7 +83,7 @@ _HOMES = {
     "Job": "training.job",
     "Run": "training.run",
 }
-_ROOMS = ("analysis", "backbones", "methods", "tasks", "training", "views")
+_ROOMS = ("analysis", "backbones", "claims", "methods", "tasks", "training", "views")
 __all__ = [  # written out, so that tools which only read see it
     "Backbone",
     "BankStep",

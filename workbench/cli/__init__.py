@@ -37,6 +37,9 @@ COMMANDS = {
     "runs": Command("lists", "Runs", "list the runs in a folder"),
     "tasks": Command("lists", "Tasks", "list the tasks of the small world"),
     "backbones": Command("lists", "Backbones", "list the bundled backbones"),
+    "reproduce": Command(
+        "reproduce", "Reproduce", "try a claim, and write what was found; or list the claims"
+    ),
     "pretrain": Command("pretrain", "Pretrain", "make a bundled backbone from nothing"),
 }
 

@@ -1,0 +1,33 @@
+"""Claims: what a paper says, tried on the bundled backbones, with a verdict by a rule that was there before.
+
+from workbench.claims import reproduce
+evidence = reproduce("E1")                          # trains, measures, writes data/evidence/E1.json
+
+claim.py            Claim, CLAIMS, and `reproduce`, which makes an evidence file
+rule.py             Rule: data/evidence/rules/E1.json, and the verdict that it gives to numbers
+statistics.py       intervals and tests, as pure functions of numbers
+study.py            the prompts that a claim is tried on, trained many at a time, kept under runs/evidence
+space.py            where vectors lie among a backbone's token embeddings
+e1.py … e4.py       one claim each (arXiv 2412.18582)
+"""
+
+from workbench.claims.claim import CLAIMS, Claim, reproduce
+from workbench.claims.e1 import PriorDecides
+from workbench.claims.e2 import QualityIsTheSame
+from workbench.claims.e3 import FarRegionsWork
+from workbench.claims.e4 import DistantTakesLonger
+from workbench.claims.rule import Rule, load_rule
+from workbench.claims.study import StudyConfig
+
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "DistantTakesLonger",
+    "FarRegionsWork",
+    "PriorDecides",
+    "QualityIsTheSame",
+    "Rule",
+    "StudyConfig",
+    "load_rule",
+    "reproduce",
+]

@@ -1,0 +1,345 @@
+"""The prompts that a claim is tried on: every backbone, task, prior and seed, trained many at a time.
+
+    runs/evidence/tiny-llama/find-person/vocabulary-3-1f0c52ab/     a run, and study.json: its score, and its seconds
+
+The name's last part stands for everything that the run depends on, so two claims with the same settings share their
+runs, other settings never meet, and a study that was interrupted goes on where it was. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.backbones.backbone import Backbone, load_backbone
+from workbench.claims.space import Space
+from workbench.errors import WorkbenchError, unknown
+from workbench.methods import priors
+from workbench.methods.priors import Prior
+from workbench.methods.rows import Rows
+from workbench.methods.soft_prompt import SoftPrompt
+from workbench.tasks.task import Task, load_task
+from workbench.training.bank import fit_many
+from workbench.training.batches import encode_for
+from workbench.training.config import FitConfig
+from workbench.training.evaluate import score_answers
+from workbench.training.run import Run, write_json
+
+SEVEN = (
+    "isotropic",
+    "xavier",
+    "fitted-gaussian",
+    "gaussian-exclusion",
+    "gaussian-interpolation",
+    "vocabulary",
+    "shell-4",
+)
+"""The priors that claims compare: the paper's that draw without training, random tokens, and one that is far away."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What is trained, and how, before a claim is judged by it."""
+
+    backbones: tuple[str, ...] = ("tiny-llama", "tiny-rwkv")
+    """Frozen models."""
+    tasks: tuple[str, ...] = ("reading", "add-2", "find-person")
+    """Tasks of the small world. One backbone with one task is a cell."""
+    priors: tuple[str, ...] = SEVEN
+    """Where prompts start; shell-4 is the shell of radius 4, which is 4 times √width."""
+    seeds: int = 8
+    """How many seeds, from 0; a seed decides what is drawn and the order of the data."""
+    tokens: int = 20
+    """Vectors of a prompt; the paper's 20."""
+    between: tuple[str, str] = ("reading", "add-2")
+    """The two tasks whose texts gaussian-interpolation lies between."""
+    test_examples: int = 200
+    """Examples of the test split that final quality is measured on, the same for all."""
+    together: int = 16
+    """Prompts trained in one pass over the backbone."""
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            steps=150,
+            batch_size=16,
+            learning_rate=0.01,
+            evaluate_every=0,
+            keep="last",
+            snapshot_every=0,
+            checkpoint_every=50,
+        )
+    )
+    """How each is trained; its seed is the study's."""
+
+    def __post_init__(self) -> None:
+        for name in ("backbones", "tasks", "priors"):
+            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise WorkbenchError(
+                    f"{name} of a study are {getattr(self, name)}; name each once, and one at least"
+                )
+        if self.seeds < 2:
+            raise WorkbenchError(f"seeds is {self.seeds}; a spread over seeds needs 2 or more")
+        for name in ("tokens", "test_examples", "together"):
+            if getattr(self, name) < 1:
+                raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in self.priors:
+            self.prior(name)
+
+    def prior(self, name: str) -> Prior:
+        """The prior behind a name, with the study's settings."""
+        if name.startswith("shell-"):
+            try:
+                return priors.Shell(radius=float(name.removeprefix("shell-")))
+            except ValueError:
+                raise WorkbenchError(f"{name!r} is no shell; write its radius, as in shell-4") from None
+        known: dict[str, Callable[[], Prior]] = {
+            "isotropic": priors.Isotropic,
+            "xavier": lambda: priors.Xavier(tokens=self.tokens),
+            "fitted-gaussian": priors.FittedGaussian,
+            "gaussian-exclusion": priors.GaussianExclusion,
+            "gaussian-interpolation": lambda: priors.GaussianInterpolation(*self.between, points=1024),
+            "vocabulary": priors.Vocabulary,
+        }
+        if name not in known:
+            raise unknown("prior of a study", name, [*known, "shell-4"])
+        return known[name]()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, every prior with its settings."""
+        described = {name: self.prior(name).describe() for name in self.priors}
+        return {**asdict(self), "fit": self.fit.to_json(), "priors": described}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trained prompt.
+
+    drawn, trained: (P, d) before the first step and after the last. loss: nats an answer token of the test examples;
+    accuracy: the share of their answers whose every token is the likeliest. left: how training ended, "finished" if
+    all went well. looks: (step, nats a token) on the validation split, where it was looked at. seconds: its share of
+    the time that its bank took.
+    """
+
+    prior: str
+    seed: int
+    drawn: Tensor
+    trained: Tensor
+    loss: float
+    accuracy: float
+    left: str
+    looks: tuple[tuple[int, float], ...]
+    seconds: float
+
+    @property
+    def moved(self) -> float:
+        """How far it went: rms of the change over rms of the start."""
+        return float((self.trained - self.drawn).norm() / self.drawn.norm())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All prompts of one backbone and task.
+
+    zero_shot: loss and accuracy on the test examples without a prompt; zero_shot_validation: loss on the examples that
+    training looks at.
+    """
+
+    backbone: str
+    task: str
+    space: Space
+    zero_shot: dict[str, float]
+    zero_shot_validation: float
+    trials: tuple[Trial, ...]
+    device: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.backbone}/{self.task}"
+
+    def of(self, prior: str) -> list[Trial]:
+        """One prior's trials, by seed."""
+        return sorted((t for t in self.trials if t.prior == prior), key=lambda t: t.seed)
+
+    def table(self, priors: Sequence[str], value: Callable[[Trial], float]) -> NDArray[np.float64]:
+        """(priors, seeds) of a number of each trial."""
+        return np.array([[value(trial) for trial in self.of(prior)] for prior in priors])
+
+    def gain(self, trial: Trial) -> float:
+        """How far the prompt lowered the test loss below no prompt at all, in nats a token."""
+        return self.zero_shot["loss"] - trial.loss
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Updates of single prompts: done in this go, and left; and the cell at hand."""
+
+    done: int
+    left: int
+    where: str
+
+
+def run_study(
+    config: StudyConfig,
+    folder: Path,
+    device: str = "auto",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Cell]:
+    """Train what is not trained yet, and give the cells, one after another.
+
+    Args:
+        folder: where the runs are kept.
+        device: where the backbones run.
+        report: called as it goes on.
+    """
+    tasks = {name: load_task(name) for name in config.tasks}
+    trials = len(config.priors) * config.seeds
+    counts = [0, len(config.backbones) * len(tasks) * trials * config.fit.steps]
+    for name in config.backbones:
+        backbone = load_backbone(name, device=device)
+        space = Space(backbone)
+        for task in tasks.values():
+            yield _Work(config, folder, backbone, task, space, counts, report).cell()
+
+
+class _Work:
+    """One cell in the making; `counts` are the updates done and left of the whole study."""
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        folder: Path,
+        backbone: Backbone,
+        task: Task,
+        space: Space,
+        counts: list[int],
+        report: Callable[[Progress], None],
+    ):
+        self.config, self.backbone, self.task, self.space = config, backbone, task, space
+        self.counts, self.report = counts, report
+        self.home = Path(folder) / backbone.name.replace("/", "_") / task.name
+        self.test = self._rows("test", config.test_examples)
+        self.priors = {name: config.prior(name) for name in config.priors}
+        read = hashlib.sha256(space.tokens.numpy().tobytes())
+        for split in task.splits:
+            for example in task.examples(split, n=config.test_examples):
+                read.update(example.text.encode())
+        self.read = read.hexdigest()
+
+    def cell(self) -> Cell:
+        chosen = [(prior, seed) for seed in range(self.config.seeds) for prior in self.priors]
+        waiting = []
+        for prior, seed in chosen:
+            if "loss" in self._facts(self._path(prior, seed)):
+                self.counts[1] -= self.config.fit.steps
+            else:
+                waiting.append((prior, seed))
+        self._tell()
+        for first in range(0, len(waiting), self.config.together):
+            self._train(waiting[first : first + self.config.together])
+        with torch.no_grad():
+            zero_shot = score_answers(self.backbone, self.test)
+            looked = self._rows("validation", self.config.fit.validation_examples)
+            validation = score_answers(self.backbone, looked)["loss"]
+        trials = tuple(self._trial(prior, seed) for prior, seed in chosen)
+        return Cell(
+            self.backbone.name,
+            self.task.name,
+            self.space,
+            zero_shot,
+            validation,
+            trials,
+            str(self.backbone.device),
+        )
+
+    def _train(self, chosen: Sequence[tuple[str, int]]) -> None:
+        """Train some prompts to the end and score them; if interrupted, keep what is done and how long it took."""
+        paths = [self._path(prior, seed) for prior, seed in chosen]
+        seconds = [self._facts(path).get("seconds", 0.0) for path in paths]
+        left: dict[int, str] = {}
+        at: dict[int, int] = {}  # the last update of each, also of those that were done before
+        before = self.counts[1]
+        clock = time.perf_counter()
+
+        def share(members: Sequence[int]) -> None:
+            nonlocal clock
+            now = time.perf_counter()
+            for member in members:
+                seconds[member] += (now - clock) / len(members)
+            clock = now
+
+        methods = [
+            SoftPrompt(self.backbone, tokens=self.config.tokens, prior=self.priors[prior], seed=seed)
+            for prior, seed in chosen
+        ]
+        share(range(len(chosen)))
+        configs = [replace(self.config.fit, seed=seed) for _, seed in chosen]
+        try:
+            resumed = any((path / "config.json").is_file() for path in paths)
+            for step in fit_many(self.backbone, methods, self.task, configs, paths, resume=resumed):
+                share([*step.steps, *(member for member in step.left if member not in step.steps)])
+                left |= step.left
+                at |= {member: done.index for member, done in step.steps.items()}
+                at |= dict.fromkeys(step.left, self.config.fit.steps)
+                self.counts[0] += len(step.steps)
+                self.counts[1] = before - sum(at.values())
+                self._tell()
+            for member, (path, method) in enumerate(zip(paths, methods, strict=True)):
+                with torch.no_grad():
+                    score = score_answers(self.backbone, self.test, method.injection())
+                share([member])
+                write_json(path / "study.json", {**score, "left": left[member], "seconds": seconds[member]})
+        finally:
+            for path, spent in zip(paths, seconds, strict=True):
+                if (path / "config.json").is_file() and "loss" not in self._facts(path):
+                    write_json(path / "study.json", {"seconds": spent})
+
+    def _trial(self, prior: str, seed: int) -> Trial:
+        run = Run(self._path(prior, seed))
+        facts, kept = self._facts(run.path), run.snapshots()
+        drawn, trained = (torch.from_numpy(run.snapshot(step)["embeddings"]) for step in (0, max(kept)))
+        if (run.path / "method" / "method.json").is_file():
+            trained = run.load_method(self.backbone).snapshot()["embeddings"]
+        looks = tuple((m["step"], m["validation"]["loss"]) for m in run.metrics() if m.get("validation"))
+        return Trial(
+            prior, seed, drawn, trained, facts["loss"], facts["accuracy"], facts["left"], looks, facts["seconds"]
+        )  # fmt: skip
+
+    def _rows(self, split: str, count: int) -> list[Rows]:
+        """Encoded examples of a split, chosen as training's looks choose theirs, of like length together."""
+        text = self.config.fit.text
+        examples = self.task.examples(split, n=count, seed=0)
+        encoded = [encode_for(self.backbone, example, text, self.config.tokens) for example in examples]
+        encoded.sort(key=lambda e: len(e.ids))
+        size = 32
+        return [
+            Rows.collate(encoded[i : i + size], self.backbone.device) for i in range(0, len(encoded), size)
+        ]
+
+    def _path(self, prior: str, seed: int) -> Path:
+        depends = {
+            "prior": self.priors[prior].describe(),
+            "tokens": self.config.tokens,
+            "test_examples": self.config.test_examples,
+            "fit": self.config.fit.to_json(),
+            "read": self.read,
+        }
+        mark = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:8]
+        return self.home / f"{prior}-{seed}-{mark}"
+
+    @staticmethod
+    def _facts(path: Path) -> dict[str, Any]:
+        file = path / "study.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def _tell(self) -> None:
+        done, left = self.counts
+        self.report(Progress(done, left, f"{self.backbone.name} {self.task.name}"))
