@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from workbench.backbones import layer_inputs
+from workbench.backbones import layer_inputs, recompute
 from workbench.backbones.layouts import Layouts, probe
 from workbench.backbones.runner import Runner, make_runner
 from workbench.data import BACKBONES
@@ -57,6 +57,7 @@ class Backbone:
         self.runner: Runner = make_runner(model)
         self.layers: list[nn.Module] = _find_layers(model)
         layer_inputs.install(self.layers)
+        recompute.install(self.layers)
         self.kind: Kind = _find_kind(model, self._cache(2))
 
     @property

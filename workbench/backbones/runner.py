@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, RwkvForCausalLM
 
-from workbench.backbones import layer_inputs, rwkv
+from workbench.backbones import layer_inputs, recompute, rwkv
 from workbench.errors import WorkbenchError
 
 
@@ -125,7 +125,7 @@ class TransformersRunner:
             arguments[self.cache_argument or "past_key_values"] = cache
         if keep is not None and self.keeps_logits:
             arguments["logits_to_keep"] = keep
-        with self.lock:
+        with recompute.model_run(self.lock, use_cache):
             output = self.model(**arguments)
         logits = output.logits
         if keep is not None and not self.keeps_logits:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import RwkvForCausalLM, RwkvModel
 
+from workbench.backbones import recompute
 from workbench.errors import WorkbenchError
 
 EMPTY = -1e38  # the log-scale of a state in which nothing has been read
@@ -351,7 +352,7 @@ def forward(
         if edit is not None:  # in the caller's order of positions
             hidden = edit(index, hidden if order is None else _reorder(hidden, order.argsort(1)))
             hidden = hidden if order is None else _reorder(hidden, order)
-        hidden, after = block(layer, hidden, state.layer(index), mask)
+        hidden, after = recompute.run(block, index, layer, hidden, state.layer(index), mask)
         states.append(after)
     hidden = backbone.ln_out(hidden)
     if order is not None:

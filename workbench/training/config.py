@@ -42,6 +42,8 @@ class FitConfig:
     minimised (a MAP estimate; ours). 0, as in the paper: the prior is only where they start."""
     precision: Precision = "backbone"
     """The type of the backbone's activations: as loaded, or bfloat16 autocast. The method itself is float32."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute its insides again for the gradient: less memory, more time, same bits."""
     evaluate_every: int = 25
     """Steps between looks at the validation split; 0 for never."""
     validation_examples: int = 64
