@@ -95,11 +95,12 @@ def answer_logits(
     s = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
     answers = (s >= rows.answer_start[:, None]) & (s < rows.lengths[:, None])
     targets = rows.ids[answers]
+    rows = rows.without_last()  # the last token of a row predicts nothing
     start = make_start(backbone, injection)
     if not backbone.layouts.right_padding:
         return _one_by_one(backbone, rows, injection, start, keep_answers), targets
     if share_prefix and _prefix_is_shared(backbone, rows, injection):
-        logits = _after_shared_prefix(backbone, rows, injection, start, answers, keep_answers)
+        logits = _after_shared_prefix(backbone, rows, injection, start, keep_answers)
     else:
         logits = _whole_rows(backbone, rows, injection, start, keep_answers)
     return logits, targets
@@ -145,7 +146,6 @@ def _after_shared_prefix(
     rows: Rows,
     injection: Injection,
     start: Start | None,
-    answers: Tensor,
     keep_answers: bool,
 ) -> Tensor:
     place = int(rows.prompt_at[0])
@@ -170,8 +170,8 @@ def _after_shared_prefix(
     real = torch.arange(tokens.shape[1], device=tokens.device)[None] < (rows.lengths - place)[:, None]
     mask = torch.cat([seen[:1].expand(len(rows), -1), real], dim=1)
     positions = _count(real) + taken + place + size
-    keep = torch.zeros_like(real)
-    keep[:, :-1] = answers[:, place + 1 :]
+    s = torch.arange(place, rows.ids.shape[1], device=tokens.device)[None]
+    keep = (s >= (rows.answer_start - 1)[:, None]) & real  # each predicts the token after it
     embeddings = backbone.embed(tokens)
     if keep_answers:
         return _run(backbone, start, embeddings, mask, positions, cache, keep=keep).logits
@@ -185,7 +185,7 @@ def _whole_rows(
     real = whole.mask
     s = torch.arange(real.shape[1], device=real.device)[None]
     # an answer follows the prompt, so its first token stands at answer_start + P and is predicted just before
-    keep = (s >= (rows.answer_start + injection.length - 1)[:, None]) & (s < (whole.lengths - 1)[:, None])
+    keep = (s >= (rows.answer_start + injection.length - 1)[:, None]) & real
     mask, positions, cache = _with_start(backbone, injection, start, real)
     if keep_answers:
         return _run(backbone, start, whole.embeddings, mask, positions, cache, keep=keep).logits

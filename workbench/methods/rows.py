@@ -41,9 +41,7 @@ class Rows:
             return parts[0]
         longest = max(part.ids.shape[1] for part in parts)
         ids = [torch.nn.functional.pad(part.ids, (0, longest - part.ids.shape[1])) for part in parts]
-        rest = (
-            [getattr(part, name) for part in parts] for name in ("lengths", "answer_start", "prompt_at")
-        )
+        rest = ([getattr(part, name) for part in parts] for name in ("lengths", "answer_start", "prompt_at"))
         return cls(torch.cat(ids), *(torch.cat(tensors) for tensors in rest))
 
     def __len__(self) -> int:
@@ -53,6 +51,10 @@ class Rows:
     def answer_tokens(self) -> int:
         """Answer tokens in all rows together: what a mean over them divides by."""
         return int((self.lengths - self.answer_start).sum())
+
+    def without_last(self) -> Rows:
+        """The rows without the last token of each: what a model has to read to predict every token after the first."""
+        return Rows(self.ids[:, :-1], self.lengths - 1, self.answer_start, self.prompt_at)
 
     def select(self, rows: Tensor) -> Rows:
         """The named rows, cut to the longest of them."""
