@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from workbench.backbones import recompute
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
+from workbench.methods.deep_prompt import DeepPrompt
 from workbench.methods.generate import GenerateConfig, generate, stream
 from workbench.methods.method import Method
 from workbench.methods.prefix_prompt import PrefixPrompt
@@ -109,6 +112,43 @@ def test_a_bank_of_one_has_the_bits_of_fit(task: Task) -> None:
     for _ in fit_many(backbone, [method], task, BASE):
         pass
     assert furthest([method], alone) == 0.0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "rwkv"])
+@pytest.mark.parametrize("make", [SoftPrompt, PrefixPrompt, DeepPrompt])
+def test_training_with_gradient_checkpointing_has_the_same_bits(
+    task: Task, make: type[Method], architecture: str
+) -> None:
+    """A setting for memory changes nothing else, for prompts in the input, in caches and in layers."""
+    backbone = zoo.backbone(architecture)
+    if backbone.kind == "recurrent" and make is PrefixPrompt:
+        pytest.skip("refused there")
+    trained = []
+    for checkpointing in (False, True):
+        methods = [make(backbone, tokens=3, seed=n) for n in range(2)]
+        config = replace(BASE, gradient_checkpointing=checkpointing)
+        with recomputed_layers() as again:
+            list(fit_many(backbone, methods, task, config))
+        trained.append((methods, again))
+    assert furthest(trained[0][0], trained[1][0]) == 0.0
+    assert trained[0][1] == [] and trained[1][1] != []  # it was really on
+
+
+@contextlib.contextmanager
+def recomputed_layers() -> Iterator[list[int]]:
+    """A mark for each layer that is to be computed again."""
+    found: list[int] = []
+    before = recompute.checkpoint
+
+    def noting(*args, **kwargs):  # type: ignore[no-untyped-def]
+        found.append(1)
+        return before(*args, **kwargs)
+
+    recompute.checkpoint = noting  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        recompute.checkpoint = before  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 4, 7])

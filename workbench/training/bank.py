@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.recompute import recomputing
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import answer_logits
 from workbench.methods.injection import join
@@ -33,7 +34,7 @@ from workbench.training.run import Run
 _ENOUGH = {"cpu": 1024, "accelerator": 16_384}
 """Positions in one pass, above which more make it no cheaper: longer rows then wait for the next. On two CPU cores
 1,024 cost as much each as 16,384; the accelerator's number is a guess."""
-_SHARED = ("precision",)  # settings of the pass itself
+_SHARED = ("precision", "gradient_checkpointing")  # settings of the pass itself
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class Bank:
         else:
             members = torch.tensor([n for n, part in enumerate(rows) for _ in range(len(part))])
             injection = join(injections, members.to(self.backbone.device))
-        with self._precision(), self._memory():
+        with self._precision(), recomputing(self.config.gradient_checkpointing):
             logits, targets = answer_logits(self.backbone, Rows.concat(rows), injection)
         return logits.float(), targets, [part.answer_tokens for part in rows]
 
@@ -275,10 +276,6 @@ class Bank:
         if self.config.precision == "backbone":
             return contextlib.nullcontext()
         return torch.autocast(self.backbone.device.type, torch.bfloat16)
-
-    def _memory(self) -> Any:
-        """Whether activations are kept for the backward pass, or computed again in it."""
-        return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -318,13 +318,17 @@ def _open_run(path: Path, facts: dict[str, Any], resume: bool) -> Run:
         return Run.create(path, facts)
     run = Run(path)
     before = run.config
+    before["fit"] = {
+        **FitConfig().to_json(),
+        **before["fit"],
+    }  # a setting that was not there yet had its default
     for part in ("method", "task", "fit"):
-        today = json.loads(json.dumps(facts[part]))  # as it comes back from JSON
-        for key in sorted({*before[part], *today}):
-            if before[part].get(key) != today.get(key):
+        then, today = before[part], json.loads(json.dumps(facts[part]))  # as it comes back from JSON
+        for key in sorted({*then, *today}):
+            if then.get(key) != today.get(key):
                 raise WorkbenchError(
-                    f"{path} was started with {part} {key}={before[part].get(key)!r}, not {today.get(key)!r}; resume "
-                    "with the same settings, or start a new run"
+                    f"{path} was started with {part} {key}={then.get(key)!r}, not {today.get(key)!r}; resume with the "
+                    "same settings, or start a new run"
                 )
     if before["backbone"]["name"] != facts["backbone"]["name"]:
         raise WorkbenchError(
