@@ -167,7 +167,7 @@ def reproduce(
         "command": command or f"workbench reproduce {name}",
         "config": config.to_json(),
         "versions": _versions(cells),
-        "seeds": [_seed(seed, cells, measured) for seed in range(config.seeds)],
+        "seeds": [_seed(seed, cells, measured) for seed in config.numbers],
         "effect": whole.effect if whole else None,
         "interval": interval,
         "verdict": verdict,

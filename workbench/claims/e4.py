@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.claims.claim import Claim, Measured
 from workbench.claims.statistics import Estimate, Interval, mean, rank_correlation
-from workbench.claims.study import SEVEN, Cell, StudyConfig, Trial
+from workbench.claims.study import Cell, StudyConfig, Trial
 from workbench.errors import WorkbenchError
 
 SHARE = 0.8
@@ -29,8 +29,9 @@ class DistantTakesLonger(Claim):
 
     @classmethod
     def settings(cls) -> StudyConfig:
-        config = StudyConfig(priors=(*SEVEN, "shell-0.5", "shell-1", "shell-2", "shell-8"))
-        return replace(config, fit=replace(config.fit, evaluate_every=5, validation_examples=64))
+        shells = tuple(f"shell-{radius}" for radius in (0.5, 1, 2, 4, 8))
+        config = StudyConfig(priors=("vocabulary", "fitted-gaussian", "xavier", "isotropic", *shells))
+        return replace(config, fit=replace(config.fit, steps=100, evaluate_every=5, validation_examples=32))
 
     def check(self, config: StudyConfig) -> None:
         if not config.fit.evaluate_every:

@@ -484,10 +484,12 @@ def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:
 def test_seeds_share_their_data_and_their_directions(tmp_path: Path) -> None:
     """E3 compares pairs: with one seed, shells differ in their radius only."""
     config = replace(tiny("E3"), priors=("shell-1", "shell-4"))
+    config = replace(config, fit=replace(config.fit, seed=7))
     (cell,) = run_study(config, tmp_path)
     center = cell.space.normal.mean.float()
     for one, four in zip(cell.of("shell-1"), cell.of("shell-4"), strict=True):
         assert torch.allclose(4 * (one.drawn - center), four.drawn - center, rtol=1e-4, atol=1e-4)
+    assert [t.seed for t in cell.of("shell-1")] == [7, 8]
     first, second = cell.of("shell-1")
     assert not torch.allclose(first.drawn, second.drawn)
 
