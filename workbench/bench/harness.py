@@ -6,10 +6,11 @@ A row is a function marked `@row("name")` in a file of workbench/bench/. It prep
 1. runs `check`, which compares what the two compute: figures for different work are never printed;
 2. warms each contender up, and finds how many calls make a sample long enough for the clock;
 3. takes samples in turns (ours, peer, each variant, ours, …), so that a machine that slows down slows all;
-4. reports medians, the ratio peer / ours, and the quartiles of the ratio between the turns.
+4. reports medians, the ratio peer / ours, and the quartiles of the ratio between the turns;
+5. runs each once more to see how much memory it needs at its highest point (`memory.peak_memory`).
 
 One table goes to the screen, one list to data/evidence/bench.json; rows that were not run keep their old entries.
-Times only. Never chooses the peer's settings: that is the row's business, and its `notes` say what they are.
+Never chooses the peer's settings: that is the row's business, and its `notes` say what they are.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from time import perf_counter
 from typing import Any
 
 import workbench.bench
+from workbench.bench.memory import peak_memory
 from workbench.data import EVIDENCE
 from workbench.errors import WorkbenchError, unknown
 from workbench.tables import table as aligned
@@ -36,6 +38,7 @@ from workbench.tables import table as aligned
 RESULTS = EVIDENCE / "bench.json"
 PACKAGES = ("torch", "transformers", "peft")
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
+MEGABYTE = 1e6
 SAMPLE_SECONDS = 0.05  # a sample shorter than this says more about the clock than about the work
 
 Work = Callable[[], Any]
@@ -88,7 +91,7 @@ def row(name: str) -> Callable[[Row], Row]:
 def rows() -> dict[str, Row]:
     """Every row by name, after loading each file of workbench/bench/."""
     for module in pkgutil.iter_modules(workbench.bench.__path__):
-        if module.name not in ("__main__", "harness"):
+        if module.name not in ("__main__", "harness", "memory", "models"):
             importlib.import_module(f"workbench.bench.{module.name}")
     return dict(sorted(_ROWS.items()))
 
@@ -125,15 +128,24 @@ def measure(measurement: Measurement) -> dict[str, Any]:
     for _ in range(measurement.samples):
         for name, work in contenders.items():
             times[name].append(_sample(work, calls[name]) * UNITS[measurement.unit])
+    memory = {name: peak_memory(work) / MEGABYTE for name, work in contenders.items()}
     peer = times["peer"]
     return {
         "name": measurement.name,
         **_entry("ours", times["ours"], peer),
         "peer": statistics.median(peer),
         "unit": measurement.unit,
+        "memory": memory["ours"],
+        "peer_memory": memory["peer"],
+        "memory_unit": "MB",
         "samples": measurement.samples,
         "variants": [
-            {"name": name, **_entry("time", times[f"variant {name}"], peer)} for name in measurement.variants
+            {
+                "name": name,
+                **_entry("time", times[f"variant {name}"], peer),
+                "memory": memory[f"variant {name}"],
+            }
+            for name in measurement.variants
         ],
         "notes": measurement.notes,
         "device": _device(measurement.device),
@@ -142,14 +154,16 @@ def measure(measurement: Measurement) -> dict[str, Any]:
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> str:
-    """The results as text: work, ours, peer, ratio, spread; variants indented below their row."""
-    lines = [("work", "ours", "peer", "ratio", "spread")]
+    """The results as text: work, ours, peer, ratio, spread, peak memory of both; variants indented below their row."""
+    lines = [("work", "ours", "peer", "ratio", "spread", "peer's memory", "memory")]
     for result in results:
         unit = result["unit"]
         peer = f"{result['peer']:.2f} {unit}"
-        lines.append((result["name"], f"{result['ours']:.2f} {unit}", peer, *_ratio(result)))
+        memory = _megabytes(result["peer_memory"]), _megabytes(result["memory"])
+        lines.append((result["name"], f"{result['ours']:.2f} {unit}", peer, *_ratio(result), *memory))
         for variant in result["variants"]:
-            lines.append((f"  {variant['name']}", f"{variant['time']:.2f} {unit}", "", *_ratio(variant)))
+            time, memory = f"{variant['time']:.2f} {unit}", ("", _megabytes(variant["memory"]))
+            lines.append((f"  {variant['name']}", time, "", *_ratio(variant), *memory))
     return aligned(lines, right=True)
 
 
@@ -164,6 +178,10 @@ def _entry(name: str, times: Sequence[float], peer: Sequence[float]) -> dict[str
 
 def _ratio(entry: Mapping[str, Any]) -> tuple[str, str]:
     return f"{entry['ratio']:.2f}", f"{entry['spread'][0]:.2f}–{entry['spread'][1]:.2f}"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size:.1f} MB"
 
 
 def _calls(work: Work) -> int:

@@ -106,6 +106,25 @@ def answer_logits(
     return logits, targets
 
 
+def try_out(backbone: Backbone, injection: Injection) -> None:
+    """Run two short rows with an injection, so that what a backbone cannot do is refused before training.
+
+    Raises:
+        WorkbenchError: a site that it cannot serve, with the reason.
+    """
+    lengths = torch.tensor([3, 2], device=backbone.device)
+    ids = torch.zeros(2, 3, dtype=torch.long, device=backbone.device)
+    try:
+        with torch.no_grad():
+            answer_logits(backbone, Rows(ids, lengths, lengths - 1, torch.zeros_like(lengths)), injection)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WorkbenchError(
+            f"{backbone.name} ({type(backbone.model).__name__}) cannot be given this injection ({reason}); "
+            "use a soft prompt"
+        ) from error
+
+
 def _prompt(backbone: Backbone, injection: Injection) -> Tensor | None:
     """(K, P, width) in the backbone's type, so that a float32 prompt serves a bfloat16 backbone."""
     if injection.length == 0:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
+from workbench.methods.apply import try_out
 from workbench.methods.injection import Injection
 from workbench.methods.method import Method, described
-from workbench.methods.start import make_start
 
 Form = Literal["longer", "cut"]
 INPUT: Literal["input"] = "input"
@@ -77,7 +77,7 @@ class DeepPrompt(Method):
         for name, layer in self.places.items():
             at = None if layer == INPUT else int(layer) % backbone.num_layers
             self.vectors[name] = nn.Parameter(self.draw(backbone, config.tokens, at))
-        make_start(backbone, self.injection())  # refused now rather than at the first step
+        try_out(backbone, self.injection())  # refused now rather than at the first step
 
     def injection(self) -> Injection:
         """The vectors, for every row alike."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
+from workbench.methods.apply import try_out
 from workbench.methods.injection import Injection
 from workbench.methods.method import Method, described, remembered
-from workbench.methods.start import make_start
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PrefixPrompt(Method):
                 ).to(start.device)
         else:
             self.layers = nn.ParameterList([torch.stack([k[0], v[0]]).float() for k, v in read])
-        make_start(backbone, self.injection())
+        try_out(backbone, self.injection())
 
     def injection(self) -> Injection:
         """The keys and values, for every row alike."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from workbench.bench import harness
 from workbench.bench.harness import Measurement
@@ -38,6 +39,19 @@ def test_ratio_is_peer_over_ours(work: None, tmp_path: Path) -> None:
     assert entry["ratio"] == pytest.approx(entry["peer"] / entry["ours"])
     assert 1 < entry["variants"][0]["ratio"] < entry["ratio"]
     assert 2 <= entry["ours"] < 20 <= entry["peer"]
+
+
+def test_memory_is_that_of_each_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table says what ours and the peer's allocate at their highest point."""
+    entry = harness.measure(
+        Measurement(
+            "bytes",
+            lambda: torch.empty(3_000_000, dtype=torch.uint8),
+            lambda: torch.empty(5_000_000, dtype=torch.uint8),
+            samples=3,
+        )
+    )
+    assert (entry["memory"], entry["peer_memory"], entry["memory_unit"]) == (3.0, 5.0, "MB")
 
 
 def test_a_named_row_leaves_the_others_as_they_were(work: None, tmp_path: Path) -> None:
@@ -75,9 +89,9 @@ def test_bad_input_is_one_sentence(work: None, tmp_path: Path) -> None:
 
 
 def test_table_has_a_line_for_each_measurement_and_variant(work: None) -> None:
-    """One table: work, ours, peer, ratio, spread."""
+    """One table: work, ours, peer, ratio, spread, and the memory of both."""
     lines = harness.table(harness.run(["one"], None)).splitlines()
-    assert lines[0].split() == ["work", "ours", "peer", "ratio", "spread"]
+    assert lines[0].split() == ["work", "ours", "peer", "ratio", "spread", "peer's", "memory", "memory"]
     assert lines[1].startswith("one ") and lines[2].startswith("  without the trick ")
     assert len({len(line) for line in lines}) == 1, "columns line up"
 

@@ -10,7 +10,9 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.apply import Decoder, answer_logits
@@ -254,3 +256,15 @@ def test_bad_settings_name_what_is_wrong() -> None:
         PTuning(backbone, encoder="gru")
     with pytest.raises(WorkbenchError, match="at least 1"):
         PrefixPrompt(backbone, tokens=0)
+
+
+def test_what_a_model_cannot_run_is_refused_when_the_method_is_made() -> None:
+    """A model that builds its positions for as many columns as it sees (ALiBi) fails behind vectors of one layer alone:
+    one sentence now, rather than a traceback at the first step."""
+    config = AutoConfig.for_model("bloom", hidden_size=32, n_layer=3, n_head=4, vocab_size=264)
+    backbone = Backbone(AutoModelForCausalLM.from_config(config).eval(), zoo.tokenizer(), "small-bloom")
+    with pytest.raises(
+        WorkbenchError, match=r"small-bloom \(BloomForCausalLM\) cannot be given this injection"
+    ):
+        DeepPrompt(backbone, tokens=3, layers=(0, 1))
+    PrefixPrompt(backbone, tokens=3)
