@@ -15,6 +15,7 @@ Never chooses the peer's settings: that is the row's business, and its `notes` s
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import json
@@ -54,7 +55,9 @@ class Measurement:
 
     `check` raises AssertionError (or returns False) where the two differ. `variants` are ours with one trick
     off, or the peer's with other settings; their ratio is peer / variant, so it compares with the row's.
-    `device` is "cpu" or "cuda"; `samples` is how many turns are taken.
+    `device` is "cpu" or "cuda"; `samples` is how many turns are taken. `tokens` are those of one call's rows, and
+    `operations` its multiplications and additions of matrices: with them the entry says how many tokens a second we do,
+    and what share of the rate at which the machine multiplies large matrices of type `dtype`.
     """
 
     name: str
@@ -66,6 +69,9 @@ class Measurement:
     check: Callable[[], object] | None = None
     device: str = "cpu"
     samples: int = 9
+    tokens: int = 0
+    operations: float = 0.0
+    dtype: Any = None
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -128,6 +134,14 @@ def measure(measurement: Measurement) -> dict[str, Any]:
     for _ in range(measurement.samples):
         for name, work in contenders.items():
             times[name].append(_sample(work, calls[name]) * UNITS[measurement.unit])
+    seconds = statistics.median(times["ours"]) / UNITS[measurement.unit]
+    rates = {}
+    if measurement.tokens:
+        rates["tokens_per_second"] = measurement.tokens / seconds
+    if measurement.operations:
+        rates["matrix_share"] = (
+            measurement.operations / seconds / _matrix_rate(measurement.device, measurement.dtype)
+        )
     memory = {name: peak_memory(work) / MEGABYTE for name, work in contenders.items()}
     peer = times["peer"]
     return {
@@ -135,6 +149,7 @@ def measure(measurement: Measurement) -> dict[str, Any]:
         **_entry("ours", times["ours"], peer),
         "peer": statistics.median(peer),
         "unit": measurement.unit,
+        **rates,
         "memory": memory["ours"],
         "peer_memory": memory["peer"],
         "memory_unit": "MB",
@@ -203,6 +218,18 @@ def _sample(work: Work, calls: int) -> float:
         return (perf_counter() - start) / calls
     finally:
         gc.enable()
+
+
+@functools.cache
+def _matrix_rate(device: str, dtype: Any) -> float:
+    """Multiplications and additions a second of large square matrices: what the machine does at its best."""
+    import torch
+
+    size = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    work = functools.partial(torch.mm, a, b)
+    calls = _calls(work)
+    return 2.0 * size**3 / statistics.median(_sample(work, calls) for _ in range(5))
 
 
 def _wait() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +27,29 @@ class Shape:
     tokens: int
     answer: int
     batch: int
+    key_heads: int = 0
+    """Heads of keys and values; 0: as many as heads."""
+    inner: int = 0
+    """Width inside the MLP; 0: 4 times two thirds of the width."""
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
 
     def __str__(self) -> str:
         answer = f" of which {self.answer} answer" if self.answer else ""
         return (
             f"{self.layers} layers, width {self.width}, vocabulary {self.vocabulary:,}, prompt {self.prompt}, "
-            f"{self.tokens} tokens{answer}, batch {self.batch}, float32"
+            f"{self.tokens} tokens{answer}, batch {self.batch}, {str(self.dtype).removeprefix('torch.')}"
         )
+
+    @property
+    def suffix(self) -> str:
+        """What sets the name of a measurement on the GPU apart."""
+        return "" if self.device == "cpu" else ", Llama-3.2-1B"
+
+    @property
+    def tolerance(self) -> float:
+        """How far two gradients of the same work may differ, as a share of their norm."""
+        return 1e-4 if self.dtype == torch.float32 else 0.1
 
 
 MEDIUM = Shape(6, 512, 8, 32_000, prompt=200, tokens=210, answer=80, batch=8)
@@ -40,6 +57,18 @@ MEDIUM = Shape(6, 512, 8, 32_000, prompt=200, tokens=210, answer=80, batch=8)
 
 SMALL = Shape(4, 192, 3, 3_072, prompt=20, tokens=24, answer=4, batch=4)
 """A small prompt on a model of the bundled tiny-llama's shape."""
+
+
+LARGE = Shape(
+    16, 2048, 32, 128_256, prompt=20, tokens=256, answer=64, batch=8,
+    key_heads=8, inner=8192, dtype=torch.bfloat16, device="cuda",
+)  # fmt: skip
+"""The shape of Llama-3.2-1B, with random weights, on a GPU."""
+
+
+def shapes(on_cpu: Shape, on_gpu: Shape = LARGE) -> list[Shape]:
+    """What is measured here: the one on the CPU, and where there is a GPU the other as well."""
+    return [on_cpu, *([on_gpu] if torch.cuda.is_available() else [])]
 
 
 class Work:
@@ -54,28 +83,35 @@ class Work:
             hidden_size=shape.width,
             num_hidden_layers=shape.layers,
             num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            intermediate_size=4 * shape.width * 2 // 3,
+            num_key_value_heads=shape.key_heads or shape.heads,
+            intermediate_size=shape.inner or 4 * shape.width * 2 // 3,
             max_position_embeddings=1024,
         )
-        self.model = LlamaForCausalLM(self.config).eval()
+        self.model = LlamaForCausalLM(self.config).to(shape.device, shape.dtype).eval()
         self.backbone = Backbone(self.model, _NoTokenizer(), "llama")  # type: ignore[arg-type]
         assert self.backbone.layouts.shared_prefix  # probed now, not while something is timed
 
     def fresh(self) -> Any:
         """The same model once more, frozen."""
-        model = LlamaForCausalLM(self.config).eval().requires_grad_(False)
-        model.load_state_dict(self.model.state_dict())
-        return model
+        with torch.device("meta"):
+            model = LlamaForCausalLM(self.config)
+        model.load_state_dict(
+            self.model.state_dict(), assign=True
+        )  # the same tensors: no second copy of the weights
+        model.model.rotary_emb = copy.deepcopy(
+            self.model.model.rotary_emb
+        )  # its buffers are in no state dict
+        return model.eval().requires_grad_(False)
 
     def ids(self, seed: int) -> Tensor:
         """(batch, tokens) random tokens."""
         dice = torch.Generator().manual_seed(seed)
-        return torch.randint(3, self.shape.vocabulary, (self.shape.batch, self.shape.tokens), generator=dice)
+        size = self.shape.batch, self.shape.tokens
+        return torch.randint(3, self.shape.vocabulary, size, generator=dice).to(self.shape.device)
 
     def rows(self, ids: Tensor) -> Rows:
         """Rows of one length, with the answer at their end and the prompt before them."""
-        lengths = torch.full((len(ids),), self.shape.tokens)
+        lengths = torch.full((len(ids),), self.shape.tokens, device=ids.device)
         return Rows(ids, lengths, lengths - self.shape.answer, torch.zeros_like(lengths))
 
     def labels(self, ids: Tensor) -> Tensor:
@@ -83,6 +119,16 @@ class Work:
         labels = ids.clone()
         labels[:, : self.shape.tokens - self.shape.answer] = -100
         return labels
+
+    @property
+    def operations(self) -> float:
+        """Multiplications and additions of matrices in one step over all rows: each weight of the layers takes two for
+        each position forward and two back; attention itself and the head are left out."""
+        shape = self.shape
+        weights = sum(
+            p.numel() for name, p in self.model.model.layers.named_parameters() if "norm" not in name
+        )
+        return 4.0 * weights * (shape.batch * (shape.tokens - 1) + shape.prompt)
 
     def targets(self, ids: Tensor) -> Tensor:
         """(N,) the answers' tokens."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench.backbones.recompute import recomputing
 from workbench.bench.harness import Measurement, row
-from workbench.bench.models import MEDIUM, Work
+from workbench.bench.models import MEDIUM, Work, shapes
 from workbench.methods.apply import answer_logits
 from workbench.methods.injection import Injection
 
@@ -29,8 +29,11 @@ def soft_prompt_step() -> Sequence[Measurement]:
     Its variant leaves the labels out and hands transformers' `logits_to_keep` through PEFT, with the loss computed
     outside: faster than PEFT offers by itself, and the most that its user can get from it.
     """
-    work = Work(MEDIUM)
-    settings = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=MEDIUM.prompt)
+    return [_soft(Work(shape)) for shape in shapes(MEDIUM)]
+
+
+def _soft(work: Work) -> Measurement:
+    settings = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=work.shape.prompt)
     peer = _Peft(work, settings)
     ours = _Ours(work, peer.prompt.detach(), lambda prompt: Injection(prompt[None]))
     variants: dict[str, Callable[[], Any]] = {
@@ -40,35 +43,35 @@ def soft_prompt_step() -> Sequence[Measurement]:
         "ours, gradient checkpointing": ours.recomputed,
         "PEFT, head on the answer through logits_to_keep": peer.with_own_loss,
     }
-    return [
-        _measured("soft-prompt step", ours, peer, variants, "PEFT prompt tuning, right-padded, with labels")
-    ]
+    return _measured(
+        "soft-prompt step", ours, peer, variants, "PEFT prompt tuning, right-padded, with labels"
+    )
 
 
 @row("prefix step")
 def prefix_step() -> Sequence[Measurement]:
     """Beside PEFT's prefix tuning without its MLP, as above."""
-    work = Work(MEDIUM)
-    settings = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=MEDIUM.prompt)
+    return [_prefix(Work(shape)) for shape in shapes(MEDIUM)]
+
+
+def _prefix(work: Work) -> Measurement:
+    shape = work.shape
+    settings = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=shape.prompt)
     peer = _Peft(work, settings)
-    with (
-        torch.no_grad()
-    ):  # PEFT starts at a standard deviation of 1, where softmax saturates and gradients vanish
+    with torch.no_grad():  # PEFT starts at a deviation of 1, where softmax saturates and gradients vanish
         peer.prompt.mul_(0.1)
 
     def injected(prompt: Tensor) -> Injection:
         """PEFT's (P, 2 · layers · width): keys and values of each layer in turn, each head by head."""
-        heads = MEDIUM.heads
-        parts = prompt.view(MEDIUM.prompt, 2 * MEDIUM.layers, heads, MEDIUM.width // heads).permute(
-            1, 2, 0, 3
-        )
+        size = shape.width // shape.heads
+        parts = prompt.view(shape.prompt, 2 * shape.layers, -1, size).permute(1, 2, 0, 3)
         return Injection(
             keys_values=[(k[None], v[None]) for k, v in zip(parts[::2], parts[1::2], strict=True)]
         )
 
     ours = _Ours(work, peer.prompt.detach(), injected)
     variants = {"ours, gradient checkpointing (PEFT refuses it)": ours.recomputed}
-    return [_measured("prefix step", ours, peer, variants, "PEFT prefix tuning, right-padded, with labels")]
+    return _measured("prefix step", ours, peer, variants, "PEFT prefix tuning, right-padded, with labels")
 
 
 @row("deep-prompt step")
@@ -78,10 +81,15 @@ def deep_prompt_step() -> Sequence[Measurement]:
     The peer does what the paper describes: the vectors are put before a layer's input and cut from its output, in
     every row. Its head sees the answers only, as ours does.
     """
-    work = Work(MEDIUM)
-    layers = (0, *range(MEDIUM.layers - 3, MEDIUM.layers))
-    size = MEDIUM.prompt // len(layers)
-    start = torch.randn(len(layers), size, MEDIUM.width, generator=torch.Generator().manual_seed(1)) * 0.02
+    return [_deep(Work(shape)) for shape in shapes(MEDIUM)]
+
+
+def _deep(work: Work) -> Measurement:
+    shape = work.shape
+    layers = (0, *range(shape.layers - 3, shape.layers))
+    size = shape.prompt // len(layers)
+    dice = torch.Generator().manual_seed(1)
+    start = (torch.randn(len(layers), size, shape.width, generator=dice) * 0.02).to(shape.device)
     ours = _Ours(
         work,
         start,
@@ -89,15 +97,8 @@ def deep_prompt_step() -> Sequence[Measurement]:
     )
     peer = _ByHand(work, layers, start)
     variants = {"ours, gradient checkpointing": ours.recomputed}
-    return [
-        _measured(
-            "deep-prompt step",
-            ours,
-            peer,
-            variants,
-            f"transformers' layers by hand, {size} vectors before each of the layers {layers}, cut from its output",
-        )
-    ]
+    by_hand = f"transformers' layers by hand, {size} vectors before each of the layers {layers}, cut from its output"
+    return _measured("deep-prompt step", ours, peer, variants, by_hand)
 
 
 class _Ours:
@@ -129,7 +130,7 @@ class _Peft:
         self.batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         self.labels, self.targets = work.labels(ids), work.targets(ids)
         shape = work.shape
-        self.kept = torch.zeros(shape.batch, shape.prompt + shape.tokens, dtype=torch.bool)
+        self.kept = torch.zeros(shape.batch, shape.prompt + shape.tokens, dtype=torch.bool, device=ids.device)
         self.kept[:, shape.prompt + shape.tokens - shape.answer - 1 : -1] = True
 
     def __call__(self) -> Step:
@@ -157,7 +158,7 @@ class _ByHand:
         shape, size = self.work.shape, self.prompt.shape[1]
         hidden = self.model.embed_tokens(self.ids)
         front = size * len(self.layers)
-        tokens = torch.arange(shape.tokens) + front
+        tokens = torch.arange(shape.tokens, device=hidden.device) + front
         for index, layer in enumerate(self.model.layers):
             if index not in self.layers:
                 hidden = layer(hidden, position_embeddings=self.model.rotary_emb(hidden, tokens[None]))
@@ -165,8 +166,9 @@ class _ByHand:
             at = self.layers.index(index)
             # a token keeps one position in all layers: the deepest layer's vectors come first
             first = (len(self.layers) - 1 - at) * size
-            positions = torch.cat([torch.arange(first, first + size), tokens])[None]
-            longer = torch.cat([self.prompt[at].expand(shape.batch, -1, -1), hidden], dim=1)
+            before = torch.arange(first, first + size, device=hidden.device)
+            positions = torch.cat([before, tokens])[None]
+            longer = torch.cat([self.prompt[at].to(hidden.dtype).expand(shape.batch, -1, -1), hidden], dim=1)
             hidden = layer(longer, position_embeddings=self.model.rotary_emb(longer, positions))[:, size:]
         answers = self.model.norm(hidden[:, -shape.answer - 1 : -1])
         loss = torch.nn.functional.cross_entropy(
@@ -184,14 +186,26 @@ def _finish(loss: Tensor, prompt: Tensor) -> Step:
 def _measured(
     name: str, ours: _Ours, peer: Any, variants: dict[str, Callable[[], Any]], notes: str
 ) -> Measurement:
+    work, shape = ours.work, ours.work.shape
+
     def check() -> None:
         our_loss, our_gradient = (t.clone() for t in ours())
         for other in (peer, *variants.values()):
             loss, gradient = other()
-            assert abs(float(our_loss - loss)) <= 1e-5, f"losses {our_loss} and {loss}"
+            assert abs(float(our_loss - loss)) <= shape.tolerance / 10, f"losses {our_loss} and {loss}"
             error = float((our_gradient - gradient).norm() / gradient.norm())
-            assert error <= 1e-4, f"gradients differ by {error:.1e} of their norm"
+            assert error <= shape.tolerance, f"gradients differ by {error:.1e} of their norm"
 
     return Measurement(
-        name, ours, peer, check=check, samples=7, notes=f"{MEDIUM}; peer: {notes}", variants=variants
+        name + shape.suffix,
+        ours,
+        peer,
+        check=check,
+        samples=7,
+        notes=f"{shape}; peer: {notes}",
+        variants=variants,
+        device=shape.device,
+        dtype=shape.dtype,
+        tokens=shape.batch * shape.tokens,
+        operations=work.operations,
     )

@@ -30,6 +30,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train", "train", "train a prompt on a frozen backbone, and write a run directory"),
+    "train-many": Command("train_many", "TrainMany", "train many prompts at once: every prior with every seed"),
     "evaluate": Command(
         "evaluate", "Evaluate", "score a trained prompt beside no prompt and one written by hand"
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,37 @@ def test_memory_is_that_of_each_contender(monkeypatch: pytest.MonkeyPatch) -> No
         )
     )
     assert (entry["memory"], entry["peer_memory"], entry["memory_unit"]) == (3.0, 5.0, "MB")
+
+
+def test_rates_come_from_tokens_and_operations() -> None:
+    """Tokens a second, and the share of what the machine does on large matrices: a large product has most of it."""
+    a = torch.randn(2048, 2048)
+
+    def product() -> torch.Tensor:
+        return a @ a
+
+    numbers = {"tokens": 1000, "operations": 2.0 * 2048**3, "dtype": torch.float32}
+    entry = harness.measure(Measurement("product", product, product, samples=3, **numbers))
+    assert entry["tokens_per_second"] == pytest.approx(1000 / (entry["ours"] / 1e3))
+    assert 0.3 < entry["matrix_share"] < 3
+    assert "matrix_share" not in harness.measure(Measurement("nothing", sleep(1), sleep(1), samples=3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_steps_compare_the_same_work_in_either_type(dtype: torch.dtype) -> None:
+    """What is measured on a GPU (bfloat16, grouped heads) passes its checks here, on a small shape; nothing is timed."""
+    from workbench.bench import bank, steps
+    from workbench.bench.models import Shape, Work
+
+    shape = Shape(4, 32, 4, 64, prompt=8, tokens=10, answer=3, batch=2, key_heads=2, inner=64, dtype=dtype)
+    for make in (steps._soft, steps._deep, steps._prefix):
+        made = make(Work(shape))
+        assert made.check is not None
+        made.check()
+        assert made.tokens == 20 and made.operations > 0
+    for measurement in (bank._bank(2, shape), bank._one_prompt(Work(replace(shape, answer=0)))):
+        assert measurement.check is not None
+        measurement.check()
 
 
 def test_a_named_row_leaves_the_others_as_they_were(work: None, tmp_path: Path) -> None:
