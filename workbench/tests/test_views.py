@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,6 @@ from workbench.training.run import Run
 from workbench.views import Answers, Curves, LiveFigure, Movement
 from workbench.views.answers import write_answers
 from workbench.views.first_prompt import fault_html, seconds_text, status_html
-from workbench.views.form import Form
 from workbench.views.live import INTERVAL, PATIENCE
 from workbench.views.work import Moment, Settings, Stage, Work, moment, new_path, newest_path, settings_of
 
@@ -328,27 +326,6 @@ def test_a_live_view_follows_its_run(run: Run) -> None:
     view.update()
     view.widget().flush()
     assert len(view.widget().data[0].x) == 41
-
-
-# The form
-
-
-@dataclass(frozen=True)
-class Example:
-    name: str = field(default="b", metadata={"choices": ("a", "b"), "label": "Name"})
-    count: int = field(default=3, metadata={"min": 1, "max": 5})
-    rate: float = 0.1
-    on: bool = True
-    text: str = "x"
-
-
-def test_a_form_gives_back_what_it_shows() -> None:
-    form = Form(Example(), {"name": ("a", "b", "c")})
-    assert form.value == Example()
-    form.controls["name"].value, form.controls["count"].value = "c", 99
-    assert form.value == Example(name="c", count=5), "a number beyond its bound goes to the bound"
-    form.value = Example(name="elsewhere", rate=0.5)
-    assert form.value == Example(name="elsewhere", rate=0.5), "a value that was not offered is offered now"
 
 
 # Where a piece of work stands

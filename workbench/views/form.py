@@ -1,52 +1,162 @@
-"""A small form made from a dataclass: one control a field. Knows nothing of what the values are for.
+"""Forms made from dataclasses: one control a field, so a method has a form the day it is written. Trains nothing.
 
-A field's `metadata` may hold `label`, `help`, `width`, `choices`, `min` and `max`; its type chooses the control.
+    form = Form(FitConfig(), shown=("steps", "learning_rate"))    # the other fields are folded under "more"
+    form.box            the widget
+    form.value          what the controls stand for; WorkbenchError where the dataclass refuses that
+    form.errors         field to what is wrong with it, "" to what is wrong with the whole
+
+Labels are the fields' names, the docstring below a field is its help, and its type chooses the control:
+
+    bool                                a box to tick
+    Literal, or given `choices`         a list to choose from
+    a dataclass                         a form of its own, folded
+    the description of a prior          a list of all priors, and the form of the chosen one
+    int, float, str, tuple, dict, None  a line of text, of any union of them: see `read` and `written`
+
+The dataclass's own checks are the ranges: it is made anew at each change, and what it refuses is said at the field that
+the sentence names. A field's `metadata` may add `label`, `help`, `choices`, `min` and `max`.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import inspect
+import json
+import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+from dataclasses import Field, fields, is_dataclass, replace
+from decimal import Decimal
+from functools import cache, cached_property
+from html import escape
+from itertools import pairwise
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import ipywidgets as w
+
+from workbench.errors import WorkbenchError, unknown
+from workbench.views.theme import CSS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from workbench.training.cost import Cost
+
 T = TypeVar("T", bound="DataclassInstance")
+
+STYLE = """
+.wb-fields { position: relative; gap: 6px 14px; align-items: start; padding-bottom: 20px; }
+.wb-fields:empty { padding: 0; }
+.wb-fields .wb-field, .wb-fields .wb-note, .wb-fields .wb-note > .widget-html-content { position: static;
+  overflow: visible; margin: 0; line-height: 1.4; height: auto; }
+.wb-field .widget-text, .wb-field .widget-dropdown { flex-direction: column; align-items: stretch; width: auto;
+  height: auto; margin: 0; }
+.wb-field > .widget-vbox > .widget-dropdown { max-width: 320px; }
+.wb-field .widget-label { text-align: left; width: auto; height: 20px; line-height: 20px; font-size: 12px;
+  color: var(--wb-quiet); }
+.wb-field select, .wb-field input:is([type=text], [type=number]) { width: 100%; height: 30px; flex: none; }
+.wb-field > .widget-checkbox { width: auto; margin: 18px 0 0; }
+.wb-field.wb-wrong > .jupyter-widgets > :is(input, select) { border-color: var(--wb-second); outline: 1px solid var(--wb-second); }
+.wb-wrong-text { font-size: 12px; color: var(--wb-text); border-left: 3px solid var(--wb-second); padding-left: 6px; }
+.wb-help { display: none; position: absolute; left: 0; right: 0; bottom: 0; height: 18px; font-size: 12px;
+  line-height: 18px; color: var(--wb-quiet); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.wb-field:is(:hover, :focus-within) > .wb-note .wb-help { display: block; }
+.wb-fields:has(> .wb-field:hover) > .wb-field:not(:hover) > .wb-note .wb-help,
+.wb-field:has(.wb-field:hover, .wb-field:focus-within) > .wb-note .wb-help { display: none; }
+.wb-fold { margin: 0; } .wb-fold .jupyter-widget-Collapse-header { font-weight: normal; font-size: 12px;
+  padding: 2px 6px; color: var(--wb-quiet); background: none; border: 0; }
+.wb-fold .jupyter-widget-Collapse-contents { background: none; border: 0; padding: 4px 0 4px 18px; overflow: visible; }
+.wb-small { font-size: 12px; line-height: 1.4; color: var(--wb-quiet); font-variant-numeric: tabular-nums; }
+"""
 
 
 class Form(Generic[T]):
-    """The controls for one dataclass instance; `.value` is the instance that they stand for now."""
+    """The controls for one dataclass instance.
 
-    def __init__(self, value: T, choices: Mapping[str, Sequence[Any]] | None = None) -> None:
+    Args:
+        value: what is shown first; any dataclass instance.
+        choices: for some fields, what is offered.
+        shown: the fields to show; the others are folded under "more". Without it all are shown.
+
+    Attributes:
+        controls: field to its control, whose `value` is the field's.
+        errors: field to the sentence on what is wrong there now; "" to one that names no field.
+        cost: the line for what a training would cost, see `show_cost`.
+
+    Raises:
+        WorkbenchError: a name in `shown` that is no field.
+    """
+
+    def __init__(
+        self, value: T, choices: Mapping[str, Sequence[Any]] | None = None, shown: Sequence[str] = ()
+    ) -> None:
         self._start = value
-        types = get_type_hints(type(value))
-        self.controls: dict[str, w.Widget] = {}
-        for field in fields(value):
-            options = {"choices": choices[field.name]} if choices and field.name in choices else {}
-            control = _control(types[field.name], getattr(value, field.name), {**field.metadata, **options})
-            control.description = field.metadata.get("label", field.name.replace("_", " "))
-            control.style = {"description_width": "auto"}
-            control.layout.width = field.metadata.get("width", "130px")
-            self.controls[field.name] = control
-        self.box = w.HBox(list(self.controls.values()), layout={"flex_flow": "row wrap"})
-        self.box.add_class("wb-form")
+        self._calls: list[Callable[[Any], None]] = []
+        self._setting = False
+        self.errors: dict[str, str] = {}
+        types, helps = get_type_hints(type(value)), docs(type(value))
+        made = [field for field in fields(value) if field.init]
+        for name in shown:
+            if name not in [field.name for field in made]:
+                raise unknown(f"field of {type(value).__name__}", name, [field.name for field in made])
+        self.controls: dict[str, Control] = {}
+        self._rows: dict[str, w.VBox] = {}
+        for field in made:
+            name = field.name
+            help_ = field.metadata.get("help", helps.get(name, ""))
+            control = _control(field, types[name], getattr(value, name), (choices or {}).get(name))
+            control.describe(label(field), help_)
+            control.observe(self._changed)
+            self.controls[name], self._rows[name] = control, _row(control, help_)
+        first = [name for name in self.controls if not shown or name in shown]
+        rest = [name for name in self.controls if name not in first]
+        self._note = w.HTML().add_class("wb-note")
+        self._more = _fold("more", _grid([self._rows[name] for name in rest])) if rest else None
+        self._folded = set(rest)
+        parts = [
+            _grid([self._rows[name] for name in first]),
+            *([self._more] if self._more else []),
+            self._note,
+        ]
+        self.body = w.VBox(parts, layout={"overflow": "visible"})
+        self.cost = w.HTML()
+
+    @cached_property
+    def box(self) -> w.VBox:
+        """The form with its looks, for a page; a form inside another is its `body` alone."""
+        style = w.HTML(f"<style>{CSS}{STYLE}</style>", layout={"display": "none"})
+        return w.VBox([style, self.body, self.cost], layout={"overflow": "visible"}).add_class("wb-light")
 
     @property
     def value(self) -> T:
-        """A new instance with what the controls show; the dataclass's own checks run."""
-        shown = {name: control.value for name, control in self.controls.items()}
-        return replace(self._start, **shown)
+        """A new instance with what the controls show. Raises WorkbenchError where it cannot be made."""
+        made = self._read()
+        if made is None:
+            raise WorkbenchError(next(iter(self.errors.values())))
+        return made
 
     @value.setter
     def value(self, new: T) -> None:
-        for name, control in self.controls.items():
-            value = getattr(new, name)
-            if isinstance(control, w.Dropdown) and value not in control.options:
-                control.options = (value, *control.options)
-            control.value = value
+        self._start, self._setting = new, True
+        try:
+            for name, control in self.controls.items():
+                control.value = getattr(new, name)
+        finally:
+            self._setting = False
+        self._changed()
+
+    @property
+    def valid(self) -> bool:
+        """Whether `value` can be made."""
+        return self._read() is not None
+
+    @property
+    def disabled(self) -> bool:
+        """Whether every control is grey."""
+        return all(control.disabled for control in self.controls.values())
 
     def set_disabled(self, disabled: bool) -> None:
         """Greys every control out, or gives it back."""
@@ -54,33 +164,492 @@ class Form(Generic[T]):
             control.disabled = disabled
 
     def observe(self, call: Callable[[Any], None]) -> None:
-        """Calls `call` whenever a control changes."""
-        for control in self.controls.values():
-            control.observe(call, names="value")
+        """Calls `call` with the form whenever something was changed, right or wrong."""
+        self._calls.append(call)
+
+    def show_cost(self, cost: Cost | str | None, of: T | None = None) -> None:
+        """Writes what a training would cost below the form; any change of the form takes it away again.
+
+        It takes seconds to work out, so a panel does that in a thread. `of` is the value that it was worked out for:
+        where the form says something else by now, nothing is written.
+        """
+        if of is None or self._read() == of:
+            text = cost if isinstance(cost, str) or cost is None else cost.line
+            self.cost.value = f"<div class='wb-small'>{escape(text)}</div>" if text else ""
+
+    def _changed(self) -> None:
+        if not self._setting:
+            self._read()
+            self.cost.value = ""
+            for call in self._calls:
+                call(self)
+
+    def _read(self) -> T | None:
+        """What the controls stand for, None where that is nothing; says at each field what is wrong there."""
+        given, errors, said = {}, {}, {}
+        for name, control in self.controls.items():
+            try:
+                given[name] = control.value
+            except WorkbenchError as error:
+                errors[name] = str(error)
+                said[name] = "" if control.form else str(error)  # a form inside has said it at its own field
+        made = None
+        if not errors:
+            try:
+                made = replace(self._start, **given)
+            except (WorkbenchError, ValueError, TypeError) as error:
+                errors = said = {self._named(str(error), given): str(error)}
+        self.errors = errors
+        for name, row in self._rows.items():
+            _say(row.children[-1], said.get(name, ""))
+            (row.add_class if said.get(name) else row.remove_class)("wb-wrong")
+            if name in errors:
+                self.controls[name].unfold()
+        _say(self._note, said.get("", ""))
+        if self._more and self._folded & set(errors):
+            self._more.selected_index = 0
+        return made
+
+    def _named(self, sentence: str, given: dict[str, Any]) -> str:
+        """The field that a refusal names: of several the first that, put back, would mend it."""
+        spots = {}
+        for name in self.controls:
+            if found := re.search(rf"\b({name}|{name.replace('_', ' ')})\b", sentence):
+                spots[name] = found.start()
+        names = sorted(spots, key=lambda name: spots[name])
+        for name in names:
+            try:
+                replace(self._start, **{**given, name: getattr(self._start, name)})
+            except (WorkbenchError, ValueError, TypeError):
+                continue
+            return name
+        return names[0] if names else ""
 
 
-def _control(kind: Any, value: Any, metadata: dict[str, Any]) -> w.Widget:
-    tooltip = metadata.get("help", "")
-    choices = metadata.get("choices")
+# Controls
+
+
+class Control:
+    """The control of one field.
+
+    Attributes:
+        widget: what is typed into, ticked or chosen from; it bears the label.
+        box: what stands on the page.
+        form: the form inside it, where it has one.
+    """
+
+    form: Form[Any] | None = None
+
+    def __init__(self, widget: w.Widget) -> None:
+        self.widget = self.box = widget
+
+    def describe(self, name: str, help_: str) -> None:
+        """Writes the label, and the help that is shown while one points at it."""
+        self.widget.description, self.widget.tooltip = name, help_
+        self.widget.style = {"description_width": "auto"}
+        self.widget.layout.width = "auto"
+
+    @property
+    def value(self) -> Any:
+        """The field's value; reading raises WorkbenchError where what is shown stands for none."""
+        return self.widget.value
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        self.widget.value = new
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it is grey."""
+        return bool(self.widget.disabled)
+
+    @disabled.setter
+    def disabled(self, disabled: bool) -> None:
+        self.widget.disabled = disabled
+
+    def observe(self, call: Callable[[], None]) -> None:
+        """Calls `call` whenever something was changed."""
+        self.widget.observe(lambda _: call(), names="value")
+
+    def unfold(self) -> None:
+        """Shows what is folded in it."""
+
+
+class Choice(Control):
+    """One of some values."""
+
+    def __init__(self, options: Sequence[Any], value: Any) -> None:
+        self._options = list(options) if value in options else [value, *options]
+        super().__init__(w.Dropdown(options=self._labelled(), value=value))
+
+    @property
+    def value(self) -> Any:
+        """What is chosen; setting a value that was not offered offers it."""
+        return self.widget.value
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        if new not in self._options:
+            self._options.insert(0, new)
+            self.widget.options = self._labelled()
+        self.widget.value = new
+
+    def _labelled(self) -> list[tuple[str, Any]]:
+        return [(written(option) or "none", option) for option in self._options]
+
+
+class Entry(Control):
+    """A line of text that is read as a type."""
+
+    def __init__(self, field: Field[Any], kind: Any, value: Any) -> None:
+        self._name, self._kind = label(field), kind
+        self._least, self._most = field.metadata.get("min", -math.inf), field.metadata.get("max", math.inf)
+        self._wanted = wanted(kind)
+        super().__init__(w.Text(written(value, kind), continuous_update=False))
+
+    @property
+    def value(self) -> Any:
+        """What the text says, as the type; reading raises WorkbenchError where it says nothing of that type."""
+        text = self.widget.value
+        try:
+            found = read(self._kind, text)
+        except ValueError:
+            held = repr(text) if text.strip() else "empty"
+            raise WorkbenchError(f"{self._name} is {held}; give {self._wanted}") from None
+        if isinstance(found, int | float) and not self._least <= found <= self._most:
+            ends = [f"at least {self._least}"] * math.isfinite(self._least)
+            ends += [f"at most {self._most}"] * math.isfinite(self._most)
+            raise WorkbenchError(f"{self._name} is {text.strip()}; it must be {' and '.join(ends)}")
+        return found
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        self.widget.value = written(new, self._kind)
+
+
+class Nested(Control):
+    """A dataclass in a field: its own form, folded."""
+
+    form: Form[Any]
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.form = Form(value)
+        super().__init__(_fold(name, self.form.body))
+
+    def describe(self, name: str, help_: str) -> None:
+        """Nothing: the fold has its name, and the note below it the help."""
+
+    @property
+    def value(self) -> Any:
+        """What the form inside stands for."""
+        return self.form.value
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        self.form.value = new
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the form inside is grey."""
+        return self.form.disabled
+
+    @disabled.setter
+    def disabled(self, disabled: bool) -> None:
+        self.form.set_disabled(disabled)
+
+    def observe(self, call: Callable[[], None]) -> None:
+        """Calls `call` whenever something inside was changed."""
+        self.form.observe(lambda _: call())
+
+    def unfold(self) -> None:
+        """Opens it."""
+        self.box.selected_index = 0
+
+
+class PriorChoice(Control):
+    """The description of a prior: which, and the form of that one; what was typed for another is kept."""
+
+    form: Form[Any]
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        from workbench.methods.priors import PRIORS
+
+        self._forms: dict[str, Form[Any]] = {}
+        self._calls: list[Callable[[], None]] = []
+        super().__init__(w.Dropdown(options=list(PRIORS), value=value["name"]))
+        self._about = w.HTML().add_class("wb-note")
+        self.box = w.VBox([], layout={"overflow": "visible"})
+        self.value = value
+        self.widget.observe(lambda _: self._turn(), names="value")
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The prior as it describes itself; as it was given, while that says the same."""
+        from workbench.methods.priors import from_description
+
+        prior = self.form.value
+        return dict(self._given) if prior == from_description(self._given) else prior.describe()
+
+    @value.setter
+    def value(self, new: dict[str, Any]) -> None:
+        from workbench.methods.priors import from_description
+
+        prior = from_description(new)
+        self._given = dict(new)
+        if prior.name in self._forms:
+            self._forms[prior.name].value = prior
+        else:
+            self._add(prior)
+        self.widget.value = prior.name
+        self._turn()
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it is grey."""
+        return bool(self.widget.disabled)
+
+    @disabled.setter
+    def disabled(self, disabled: bool) -> None:
+        self.widget.disabled = disabled
+        for form in self._forms.values():
+            form.set_disabled(disabled)
+
+    def observe(self, call: Callable[[], None]) -> None:
+        """Calls `call` whenever another prior was chosen or a setting changed."""
+        self._calls.append(call)
+
+    def _add(self, prior: Any) -> None:
+        self._forms[prior.name] = form = Form(prior)
+        form.set_disabled(self.disabled)
+        form.observe(lambda _: self._tell())
+
+    def _turn(self) -> None:
+        """Shows the form of the chosen prior."""
+        from workbench.methods.priors import PRIORS
+
+        cls = PRIORS[self.widget.value]
+        if cls.name not in self._forms:
+            self._add(cls())
+        self.form = self._forms[cls.name]
+        about = (inspect.getdoc(cls) or "").partition("\n")[0]
+        self._about.value = f"<div class='wb-small'>{escape(about)}</div>"
+        self.box.children = [self.widget, self._about, self.form.body]
+        self._tell()
+
+    def _tell(self) -> None:
+        for call in self._calls:
+            call()
+
+
+def _control(field: Field[Any], kind: Any, value: Any, choices: Sequence[Any] | None) -> Control:
+    if choices is None:
+        choices = field.metadata.get("choices", options(kind))
     if choices is not None:
-        options = list(choices)
-        if value not in options:
-            options.insert(0, value)
-        return w.Dropdown(options=options, value=value, tooltip=tooltip)
+        return Choice(choices, value)
     if kind is bool:
-        return w.Checkbox(value=value, indent=False, tooltip=tooltip)
-    if kind is int:
-        return w.BoundedIntText(
-            value=value, min=metadata.get("min", 0), max=metadata.get("max", 10**9), tooltip=tooltip
-        )
+        return Control(w.Checkbox(value, indent=False))
+    if is_dataclass(value):
+        return Nested(label(field), value)
+    if dict in (kind, get_origin(kind)) and "name" in value:
+        return PriorChoice(value)
+    return Entry(field, kind, value)
+
+
+def _row(control: Control, help_: str) -> w.VBox:
+    """A control and the note below it: what is wrong, and the help, which is seen while one points at the field."""
+    note = w.HTML(f"<div></div><div class='wb-help'>{escape(help_)}</div>" if help_ else "<div></div>")
+    row = w.VBox([control.box, note.add_class("wb-note")], layout={"overflow": "visible"}).add_class(
+        "wb-field"
+    )
+    if control.form:
+        row.layout.grid_column = "1 / -1"
+    return row
+
+
+def _say(note: w.HTML, sentence: str) -> None:
+    """Writes what is wrong into a note, and leaves the help in it."""
+    wrong = f"<div class='wb-wrong-text' role='alert'>{escape(sentence)}</div>" if sentence else "<div></div>"
+    _, _, rest = note.value.partition("</div>")
+    if note.value != wrong + rest:
+        note.value = wrong + rest
+
+
+def _grid(rows: Sequence[w.Widget]) -> w.GridBox:
+    columns = "repeat(auto-fill, minmax(150px, 1fr))"
+    return w.GridBox(rows, layout={"grid_template_columns": columns, "overflow": "visible"}).add_class(
+        "wb-fields"
+    )
+
+
+def _fold(title: str, inside: w.Widget) -> w.Accordion:
+    return w.Accordion([inside], titles=(title,), selected_index=None).add_class("wb-fold")
+
+
+# What a dataclass says of its fields
+
+
+def label(field: Field[Any]) -> str:
+    """A field's name as people read it, "Learning rate"; or what its metadata call it."""
+    return field.metadata.get("label") or field.name.replace("_", " ").capitalize()
+
+
+@cache
+def docs(cls: type) -> dict[str, str]:
+    """The docstring below each field of a class, those of inherited fields too; none where there is no source."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):  # made in a shell, or built in
+            continue
+        for field, text in pairwise(getattr(tree.body[0], "body", ())):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)):
+                continue
+            if isinstance(field.target, ast.Name) and isinstance(text.value, ast.Constant):
+                found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def options(kind: Any) -> list[Any] | None:
+    """The values of a Literal, or of a union of such and None; None for types with no such list."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if get_origin(kind) not in (Union, UnionType):
+        return None
+    parts = [[None] if part is NoneType else options(part) for part in get_args(kind)]
+    return None if None in parts else [value for part in parts for value in part or ()]
+
+
+# Text and back
+
+_ITEM = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,]*?)\s*(?:,|\Z)')
+
+
+def written(value: Any, kind: Any = None) -> str:
+    """A value as one would type it.
+
+    >>> written(0.00003), written(0.5), written(("input", -3, -1)), written(None), written(("a, b", "c"))
+    ('3e-5', '0.5', 'input, -3, -1', '', '"a, b", c')
+
+    Args:
+        value: of a type that `read` knows.
+        kind: its type; in a union one word and a tuple of one word are told apart by a comma.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        exact = Decimal(repr(float(value)))
+        return f"{exact:e}" if 0 < abs(value) < 0.01 else str(value)
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple | list):
+        alone = len(value) == 1 and get_origin(kind) in (Union, UnionType)
+        return ", ".join(_item(written(part)) for part in value) + "," * alone
+    return str(value)
+
+
+def _item(text: str) -> str:
+    plain = text and text == text.strip() and text.isprintable() and not set(text) & {",", '"'}
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def read(kind: Any, text: str) -> Any:
+    """What a text says, as a value of a type. Raises ValueError where it says none.
+
+    >>> read(float, "3e-5"), read(tuple[int | Literal["input"], ...], "input, -3"), read(int | None, "")
+    (3e-05, ('input', -3), None)
+
+    In a union text without letters is None, text with a comma a tuple, and text in braces a dict.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return _read_union(parts, text)
+    if origin is Literal:
+        return {written(value): value for value in parts}[text.strip()] if _among(parts, text) else _refuse()
+    if origin is tuple:
+        items = [match for match in _ITEM.findall(text) if match]
+        plain = [json.loads(item) if item.startswith('"') else item for item in items]
+        kinds = [parts[0]] * len(plain) if parts[-1] is Ellipsis else parts
+        return tuple(read(*pair) for pair in zip(kinds, plain, strict=True))
+    if dict in (kind, origin):
+        found = json.loads(text)
+        return found if isinstance(found, dict) else _refuse()
     if kind is float:
-        return w.BoundedFloatText(
-            value=value,
-            min=metadata.get("min", 0.0),
-            max=metadata.get("max", 1e9),
-            step=None,
-            tooltip=tooltip,
-        )
-    if kind is str:
-        return w.Text(value=value, tooltip=tooltip)
-    raise TypeError(f"a form has no control for {kind}")
+        number = float(text)
+        return number if math.isfinite(number) else _refuse()
+    return kind(text)
+
+
+def _read_union(parts: Sequence[Any], text: str) -> Any:
+    if NoneType in parts and not text.strip():
+        return None
+    kinds = {get_origin(part) or part: part for part in parts if part is not NoneType}
+    several = kinds.pop(tuple, None)
+    if several and ("," in text or str not in kinds):
+        return read(several, text)
+    if dict in kinds and text.strip().startswith("{"):
+        return read(kinds[dict], text)
+    for part in sorted(
+        kinds.values(), key=lambda part: part is str
+    ):  # any text is a str, so that is tried last
+        with contextlib.suppress(ValueError):
+            return read(part, text)
+    raise ValueError(text)
+
+
+def _among(values: Sequence[Any], text: str) -> bool:
+    return text.strip() in map(written, values)
+
+
+def _refuse() -> Any:
+    raise ValueError
+
+
+def wanted(kind: Any) -> str:
+    """What a text must say to be of a type, in words. Raises TypeError for a type that cannot be typed."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        named = [wanted(part) for part in parts if part is not NoneType]
+        return " or ".join(named + ["nothing"] * (NoneType in parts))
+    if origin is Literal:
+        return " or ".join(map(written, parts))
+    if origin is tuple and parts[-1] is Ellipsis:
+        return f"{wanted(parts[0])}, or several with commas between them"
+    if origin is tuple:
+        return f"{len(parts)} values with a comma between them ({', '.join(map(wanted, parts))})"
+    if dict in (kind, origin):
+        return 'a JSON object, as {"name": "value"}'
+    names = {int: "a whole number", float: "a number", str: "text"}
+    if kind not in names:
+        raise TypeError(f"a form has no control for {kind}")
+    return names[kind]
+
+
+# Two of a kind
+
+
+def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two configurations differ: dotted name to the value in the one and in the other.
+
+    >>> differences({"fit": {"steps": 200, "seed": 0}}, {"fit": {"steps": 300, "seed": 0}})
+    {'fit.steps': (200, 300)}
+
+    Args:
+        one, other: dataclass instances, or a run's `config` as it is read from JSON, or one of each. A field that the
+            other does not have counts as None; a tuple and a list of the same are the same.
+    """
+    here, there = _flat(one), _flat(other)
+    pairs = {name: (here.get(name), there.get(name)) for name in {**here, **there}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, dict):
+        return {
+            name: leaf
+            for key, part in value.items()
+            for name, leaf in _flat(part, f"{at}.{key}" if at else str(key)).items()
+        }
+    return {at: list(value) if isinstance(value, tuple) else value}

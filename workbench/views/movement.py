@@ -102,7 +102,7 @@ class Movement(View):
                     mode="text",
                     name="landmarks",
                     showlegend=False,
-                    textfont={"size": 10, "color": ink["quiet"]},
+                    textfont={"size": 11, "color": ink["quiet"]},
                     hoverinfo="skip",
                 ),
                 go.Scatter(
@@ -131,7 +131,7 @@ class Movement(View):
                     ).tolist(),
                     mode="markers+text" if few else "markers",
                     textposition="top center",
-                    textfont={"size": 10, "color": ink["text"]},
+                    textfont={"size": 11, "color": ink["text"]},
                     name="now",
                     marker={"size": 8, "color": VERMILION, "line": {"color": ink["paper"], "width": 1}},
                     hovertemplate=(

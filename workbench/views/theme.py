@@ -1,6 +1,14 @@
-"""How every figure looks: one template for light pages and one for dark ones, and the colours. Draws nothing itself.
+"""How every figure looks: one template for all, the colours, and how they follow JupyterLab. Draws nothing itself.
 
-The colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which stay apart for colour-blind readers.
+A figure is drawn once, for light paper. What a dark page shows is a function of that (`turned`): lightness is
+reversed and hues stay. So a page needs one rule (`CSS`) and no message from the kernel: the browser turns the figures
+within `.wb-light`, whatever their marks are, as soon as JupyterLab's own theme changes, also in a notebook without a
+kernel; what is saved, as HTML or as a still picture, is the figure as it was drawn. `template("dark")` draws in the
+colours that the rule would show, for a picture on a dark slide; parts within `.wb-dark` are never turned.
+
+The colours were searched for: of all with a contrast of 3 to light and to dark paper, those that are farthest apart for
+people who see no red, no green or no blue (26 in CIELAB; Okabe and Ito's, some of which are pale on white, 12 here).
+What would be hard to read in a figure is found by `check.py`.
 """
 
 from __future__ import annotations
@@ -12,31 +20,61 @@ import plotly.graph_objects as go
 
 Theme = Literal["light", "dark"]
 
-BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
-COLOURWAY = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, YELLOW)
-
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-#: What differs between a light and a dark page; `first` is the colour of what is looked at first.
-INK: dict[Theme, dict[str, str]] = {
-    "light": {
-        "paper": "#ffffff",
-        "text": "#24292f",
-        "quiet": "#6b7480",
-        "grid": "#eaedf0",
-        "line": "#c9d0d7",
-        "first": BLUE,
-    },
-    "dark": {
-        "paper": "#111418",
-        "text": "#e6e9ed",
-        "quiet": "#98a2ad",
-        "grid": "#252b32",
-        "line": "#414a54",
-        "first": SKY,
-    },
+#: What a browser does to a light figure on a dark page, as CSS and below as arithmetic: white becomes JupyterLab's #111.
+TURN = "invert(93.3333%) hue-rotate(180deg)"
+
+
+def turned(colour: str) -> str:
+    """A colour "#rrggbb" of a light figure as a dark page shows it (`TURN`; W3C Filter Effects, 2.5 and 13)."""
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = ((255 - c) * 14 / 15 + c / 15 for c in channels)
+    mixed = (
+        -0.574 * red + 1.43 * green + 0.144 * blue,
+        0.426 * red + 0.43 * green + 0.144 * blue,
+        0.426 * red + 1.43 * green - 0.856 * blue,
+    )
+    return "#" + "".join(f"{round(min(max(c, 0), 255)):02x}" for c in mixed)
+
+
+BLUE, VERMILION, GREEN, PINK = "#02459e", "#ea6c02", "#489f7d", "#d56dc3"
+BROWN, VIOLET, BLACK = "#6a4602", "#966fff", "#24292f"
+COLOURWAY = (BLUE, VERMILION, GREEN, PINK, BROWN, VIOLET, BLACK)
+
+_LIGHT = {
+    "paper": "#ffffff",
+    "text": BLACK,
+    "quiet": "#646d78",
+    "grid": "#eaedf0",
+    "line": "#c9d0d7",
+    "first": BLUE,
+    "second": VERMILION,
 }
+
+#: The colours of what is not data; `first` and `second` are those of what is looked at first.
+INK: dict[Theme, dict[str, str]] = {
+    "light": _LIGHT,
+    "dark": {name: turned(colour) for name, colour in _LIGHT.items()},
+}
+
+
+def colours(theme: Theme = "light") -> tuple[str, ...]:
+    """Seven colours for lines and points, of which `INK[theme]` calls two `first` and `second`, and the last is its text."""
+    return COLOURWAY if theme == "light" else tuple(map(turned, COLOURWAY))
+
+
+def variables(theme: Theme) -> str:
+    """The inks as CSS variables, `--wb-text` and so on, for the HTML beside the figures."""
+    return "; ".join(f"--wb-{name}: {colour}" for name, colour in INK[theme].items())
+
+
+#: Once in a page, with any widget: what stands within `.wb-light` follows JupyterLab, within `.wb-dark` it stays dark.
+CSS = f"""
+.wb-light {{ {variables("light")} }}
+body[data-jp-theme-light="false"] .wb-light, .wb-dark {{ {variables("dark")} }}
+body[data-jp-theme-light="false"] :is(.wb-light .js-plotly-plot, .js-plotly-plot.wb-light) {{ filter: {TURN}; }}
+"""
 
 
 @cache
@@ -57,7 +95,7 @@ def template(theme: Theme = "light") -> go.layout.Template:
     }
     return go.layout.Template(
         layout={
-            "colorway": COLOURWAY,
+            "colorway": colours(theme),
             "font": {"family": FONT, "color": ink["text"], "size": 12},
             "paper_bgcolor": ink["paper"],
             "plot_bgcolor": ink["paper"],

@@ -1,0 +1,89 @@
+"""What a training would cost, before it starts: a few of its steps on a copy of the method. Keeps nothing of them.
+
+The copy is what saving and loading would give, so the method itself, the dice of torch and every run directory are
+as before, and a training that follows has the same bits as one without an estimate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+
+from workbench.backbones.backbone import Backbone
+from workbench.methods.method import Method, load_method
+from workbench.tasks.task import Task
+from workbench.training.bank import Bank
+from workbench.training.config import FitConfig
+
+#: Steps that are tried; the first is slower than the others (it reads the data, and warms the machine up).
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training would cost."""
+
+    parameters: int
+    """Trained parameters."""
+    tokens_per_step: float
+    """Tokens of questions and answers in one step, on average; pads and the trained prompt are not counted."""
+    seconds_per_step: float
+    """Seconds of one step, without a look at the validation split."""
+    seconds_per_look: float
+    """Seconds of one look at the validation split; 0 where it is never looked at."""
+    seconds: float
+    """Seconds of all steps and looks. Less where its patience ends it; writing the run is not in it."""
+
+    @property
+    def line(self) -> str:
+        """All of it that one asks for: `3,840 parameters · 412 tokens a step · about 40 s`."""
+        tokens = f"{self.tokens_per_step:,.0f} tokens a step"
+        return f"{self.parameters:,} parameters · {tokens} · about {duration(self.seconds)}"
+
+
+def estimate(backbone: Backbone, method: Method, task: Task, config: FitConfig | None = None) -> Cost:
+    """Try three steps, and a fourth with a look at the validation split where one is asked for.
+
+    It takes as long as these steps and as reading the data does, so a panel calls it in a thread.
+
+    >>> estimate(backbone, wb.SoftPrompt(backbone, tokens=20), task, wb.FitConfig(steps=200)).line
+    '3,840 parameters · 412 tokens a step · about 40 s'
+
+    Args:
+        backbone, method, task, config: as `fit` takes them; the method is not trained.
+
+    Raises:
+        WorkbenchError: what `fit` would refuse.
+    """
+    config = config or FitConfig()
+    looks = -(-config.steps // config.evaluate_every) if config.evaluate_every else 0
+    count = WARM_UP + (looks > 0)
+    tried = replace(
+        config, steps=count, evaluate_every=count if looks else 0, patience=0, keep="last", trackers=()
+    )
+    devices = [backbone.device] if backbone.device.type == "cuda" else []
+    seconds, tokens = [], []
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices):
+        copy = load_method(method.save(folder), backbone)
+        bank = Bank(backbone, [copy], task, tried)
+        with contextlib.closing(bank.steps()) as steps:  # type: ignore[type-var]
+            for now in itertools.islice(steps, count):
+                seconds.append(now.steps[0].seconds)
+                tokens.append(sum(int(rows.lengths.sum()) for rows in bank.members[0].parts))
+    step = fmean(seconds[1:WARM_UP])
+    look = max(0.0, seconds[-1] - step) if looks else 0.0
+    whole = seconds[0] + step * (config.steps - 1) + look * looks
+    return Cost(method.parameters_trained, fmean(tokens), step, look, whole)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `8 s`, `2 min`, `1 h 10 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
