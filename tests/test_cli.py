@@ -132,6 +132,36 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         assert (run / name).read_bytes() == (trained / name).read_bytes()
 
 
+def test_a_detached_run_is_followed_paused_stopped_and_resumed(
+    recipe: list[object], trained: Path, tmp_path: Path
+) -> None:
+    """It returns at once, takes orders from other shells, and ends with the bits of the run in the foreground."""
+    run = tmp_path / "away"
+    done = workbench("train", *recipe, "--run", run, "--detach", "--questions", 3)
+    assert f"workbench pause {run}" in done.stdout and not (run / "method").exists()
+    workbench("pause", run)  # it still reads its libraries, so it waits before the first step
+    until_runs_say(run, "paused")
+    workbench("stop", run)
+    until_runs_say(run, "stopped")
+    assert "is stopped; there is nothing to stop" in workbench("stop", run, code=2).stderr
+    assert not (run / "method").exists()
+    workbench("resume", run)
+    until_runs_say(run, "finished")
+    assert steps_of(run) == list(range(1, 241))
+    name = "method/method.safetensors"
+    assert (run / name).read_bytes() == (trained / name).read_bytes()
+    assert json.loads((run / "answers.json").read_text())["questions"] == 3
+    assert "is finished" in workbench("resume", run, code=2).stderr
+
+
+def until_runs_say(run: Path, state: str) -> None:
+    for _ in range(200):
+        if f" {state} " in workbench("runs", run).stdout:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"never {state}: {workbench('runs', run).stdout}")
+
+
 def test_resume_takes_the_same_options_again_and_no_others(recipe: list[object], trained: Path) -> None:
     """An option that would be ignored is refused."""
     workbench("train", *recipe, "--run", trained, "--resume")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from workbench.training.config import FitConfig
     from workbench.training.evaluate import Evaluation, compare, evaluate
     from workbench.training.fit import fit, resume
-    from workbench.training.job import Job
+    from workbench.training.job import Job, JobConfig
     from workbench.training.member import Step
     from workbench.training.run import Run
 
@@ -81,6 +81,7 @@ _HOMES = {
     "fit": "training.fit",
     "resume": "training.fit",
     "Job": "training.job",
+    "JobConfig": "training.job",
     "Run": "training.run",
 }
 _ROOMS = ("analysis", "backbones", "claims", "methods", "tasks", "training", "views")
@@ -96,6 +97,7 @@ __all__ = [  # written out, so that tools which only read see it
     "InitialState",
     "InitialStateConfig",
     "Job",
+    "JobConfig",
     "LoRA",
     "LoRAConfig",
     "Method",

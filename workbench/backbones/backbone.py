@@ -213,7 +213,7 @@ def load_backbone(
         WorkbenchError: no such backbone, weights that are not safetensors, or an unknown device or dtype.
     """
     name = str(name)
-    source = _locate(name)
+    source = locate(name)
     target = _device(device)
     trust = allow_remote_code is not None
     if trust and allow_remote_code != name:
@@ -245,8 +245,8 @@ def load_backbone(
     return Backbone(model, tokenizer, name)
 
 
-def _locate(name: str) -> str:
-    """A bundled name or a folder to a path; a Hub id stays as it is."""
+def locate(name: str) -> str:
+    """A bundled name or a folder to a path; a Hub id stays as it is. Raises WorkbenchError for what is neither."""
     if name in bundled():
         return str(BACKBONES / name)
     path = Path(name).expanduser()

@@ -30,12 +30,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train", "train", "train a prompt on a frozen backbone, and write a run directory"),
-    "train-many": Command("train_many", "TrainMany", "train many prompts at once: every prior with every seed"),
+    "train-many": Command(
+        "train_many", "TrainMany", "train many prompts at once: every prior with every seed"
+    ),
     "evaluate": Command(
         "evaluate", "Evaluate", "score a trained prompt beside no prompt and one written by hand"
     ),
     "generate": Command("generate", "Generate", "let a backbone write, with a trained prompt or without"),
     "runs": Command("lists", "Runs", "list the runs in a folder"),
+    "pause": Command("control", "Pause", "hold a job before its next step"),
+    "resume": Command("control", "Resume", "let a job go on that was paused, stopped or cut short"),
+    "stop": Command("control", "Stop", "end a job, with a checkpoint"),
     "tasks": Command("lists", "Tasks", "list the tasks of the small world"),
     "backbones": Command("lists", "Backbones", "list the bundled backbones"),
     "reproduce": Command(

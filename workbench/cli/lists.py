@@ -60,10 +60,13 @@ class Backbones:
 
 @dataclass(frozen=True)
 class Runs:
-    """List the runs in a folder: what was trained on what, how far it is, and how well it does."""
+    """List the runs in a folder: what was trained on what, how far it is, and how well it does.
+
+    A run that should be at work and that nobody writes (killed, or its kernel ended) is interrupted: it can go on.
+    """
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
-    """The folder that holds the run directories."""
+    """The folder that holds the run directories, or one of these."""
 
     def run(self) -> int:
         """Prints a line for each, the newest first."""
@@ -76,7 +79,7 @@ class Runs:
             )
         lines = [("run", "backbone", "task", "method", "state", "step", "loss", "validation", "written")]
         for run in runs:
-            config, status, metrics = run.config, run.status, run.metrics()
+            config, metrics = run.config, run.metrics()
             looks = [step["validation"] for step in metrics if step.get("validation")]
             best: dict[str, float] = min(looks, key=lambda look: look["loss"], default={})
             task = config["task"]["task"]
@@ -86,7 +89,7 @@ class Runs:
                     config["backbone"]["name"],
                     task if isinstance(task, str) else " ".join(task.values()),
                     config["method"]["kind"],
-                    status["state"],
+                    run.state,
                     f"{metrics[-1]['step'] if metrics else 0}/{config['fit']['steps']}",
                     f"{metrics[-1]['loss']:.4f}" if metrics else "",
                     ", ".join(f"{name} {value:.3f}" for name, value in best.items()),

@@ -1,10 +1,10 @@
-"""`workbench train`: fit, with a progress bar, and a way back for a run that was cut short."""
+"""`workbench train`: fit, with a progress bar, and a way back for a run that was cut short; or a job of its own."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from workbench.training.config import FitConfig
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
     from workbench.methods.method import Method
+    from workbench.training.job import Job
     from workbench.training.member import Step
 
 
@@ -44,14 +45,21 @@ class PromptOptions:
         Raises:
             WorkbenchError: no such method, or an option or a setting that it does not take.
         """
+        from workbench.methods.method import METHODS
+
+        config = self.settings()
+        cls = METHODS[self.method]
+        return cls.from_config(backbone, cls.Config(**config))
+
+    def settings(self) -> dict[str, Any]:
+        """The fields of the method's configuration that are said. Raises as `make`."""
         import workbench.methods  # noqa: F401 - the room registers its methods
         from workbench.methods.method import METHODS
 
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
-        cls = METHODS[self.method]
         more = settings(self.method_settings, f"the method {self.method}")
-        known = {f.name for f in fields(cls.Config)}
+        known = {f.name for f in fields(METHODS[self.method].Config)}
         for name in more:
             if name not in known:
                 raise unknown(f"setting of the method {self.method}", name, known)
@@ -59,8 +67,7 @@ class PromptOptions:
             if option not in known and getattr(self, option) != default:
                 raise WorkbenchError(f"the method {self.method} has no {option}; leave --{option} out")
         usual = {"tokens": self.tokens, "prior": self.description(), "seed": self.prompt_seed}
-        given = {name: value for name, value in usual.items() if name in known}
-        return cls.from_config(backbone, cls.Config(**{**given, **more}))
+        return {**{name: value for name, value in usual.items() if name in known}, **more}
 
     def description(self) -> dict[str, Any]:
         """The prior as it describes itself."""
@@ -86,6 +93,10 @@ class Train:
     fit: FitConfig = field(default_factory=FitConfig)
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run that is in the directory. Options may be given again, and must then be the same."""
+    detach: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Return at once, and train in a process of its own that outlives this shell."""
+    questions: int = 0
+    """With --detach: unseen questions asked after training, with and without the prompt; in answers.json."""
 
     @classmethod
     def defaults(cls, words: Sequence[str]) -> Train:
@@ -93,9 +104,29 @@ class Train:
         return cls(tyro.MISSING, BackboneOptions(tyro.MISSING), TaskOptions(tyro.MISSING))
 
     def run(self) -> int:
-        """Trains to the end, or until Ctrl-C."""
+        """Trains to the end, or until Ctrl-C; or has it done."""
         from workbench.training.fit import fit
+        from workbench.training.job import Job, JobConfig
 
+        if self.detach:
+            if self.resume:
+                raise WorkbenchError(
+                    "--resume --detach goes on as the directory says; give no other option but --run"
+                )
+            where = self.backbone
+            config = JobConfig(
+                str(where.backbone),
+                self.task.load().to_config(),
+                self.prompt.method,
+                self.prompt.settings(),
+                self.fit,
+                where.device,
+                where.dtype,
+                self.questions,
+            )
+            return announce(Job(config, self.run_dir, detached=True), self.run_dir)
+        if self.questions:
+            raise WorkbenchError("--questions goes with --detach; otherwise ask with `workbench evaluate`")
         task, backbone = self.task.load(), self.backbone.load()
         method = self.prompt.make(backbone)
         steps = fit(backbone, method, task, self.fit, run_dir=self.run_dir, resume=self.resume)
@@ -112,12 +143,19 @@ class Resume:
     """Where it runs."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on."""
+    detach: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Return at once, and train in a process of its own that outlives this shell."""
 
     def run(self) -> int:
-        """Trains to the end, or until Ctrl-C."""
+        """Trains to the end, or until Ctrl-C; or has it done."""
         from workbench.training.fit import resume
+        from workbench.training.job import Job
         from workbench.training.run import Run
 
+        if self.detach:
+            job = Job.attach(self.run_dir, detached=True)
+            job.config = replace(job.config, device=self.device)
+            return announce(job, self.run_dir)
         steps = Run(self.run_dir).config["fit"]["steps"]
         return follow(resume(self.run_dir, self.device), steps, self.run_dir)
 
@@ -144,5 +182,18 @@ def follow(steps: Iterator[Step], total: int, run_dir: Path) -> int:
     status = Run(run_dir).status
     print(
         f"{run_dir}: {status['state']} after {status['step']} steps, kept is the prompt of step {status['kept_step']}"
+    )
+    return 0
+
+
+def announce(job: Job, run_dir: Path) -> int:
+    """Starts a job in a process of its own, and says how to follow, pause and stop it."""
+    job.start()
+    where = shlex.quote(str(run_dir))
+    print(
+        f"{run_dir} is trained in process {job.run.holder}, which goes on when this shell ends\n"
+        f"  workbench runs {where}     how far it is\n"
+        f"  workbench pause {where}    holds it, and `workbench resume {where}` lets it go on\n"
+        f"  workbench stop {where}     ends it after the step at hand, with a checkpoint"
     )
     return 0

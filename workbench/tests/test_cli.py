@@ -97,6 +97,13 @@ def test_each_command_explains_every_option(command: str, capsys: pytest.Capture
         (["generate", "hello"], "--backbone"),
         (["generate", "hello", "--run", "{new}"], "holds no run"),
         (["runs", "{new}"], "no runs"),
+        ([*TRAIN, "--questions", "3"], "--questions goes with --detach"),
+        ([*TRAIN, "--detach", "--method", "deep-promt"], "did you mean 'deep-prompt'"),
+        ([*TRAIN, "--detach", "--resume"], "give no other option but --run"),
+        (["train", "--resume", "--detach", "--run", "{new}"], "holds no run"),
+        (["pause", "{new}"], "holds no run"),
+        (["resume", "{new}"], "holds no run"),
+        (["stop", "{new}"], "holds no run"),
         (["tasks", "--group", "arithmetik"], "did you mean 'arithmetic'"),
     ],
 )

@@ -26,7 +26,6 @@ from workbench.training.batches import Batches, EncodedExamples
 from workbench.training.config import FitConfig, schedule_factor
 from workbench.training.evaluate import compare, default_hand_prompt, evaluate
 from workbench.training.fit import fit, resume
-from workbench.training.job import Job
 from workbench.training.run import Run
 
 SHORT = FitConfig(
@@ -191,28 +190,6 @@ def test_resume_from_the_folder_alone(task: Task, tmp_path: Path) -> None:
         if step.index == 4:
             break
     assert [s.index for s in resume(tmp_path / "run", device="cpu")] == list(range(5, 13))
-
-
-def test_job_pauses_stops_and_goes_on(task: Task, tmp_path: Path, whole: Path) -> None:
-    """A job in a thread is paused, stopped and resumed, and ends with the bits of an uninterrupted run."""
-    backbone = zoo.backbone("llama")
-    job = Job(backbone, prompt(backbone), task, SHORT, tmp_path / "run")
-    job.start()
-    job.pause()
-    job.stop()
-    assert job.wait(60) in ("stopped", "finished")
-    job = Job(backbone, prompt(backbone), task, SHORT, tmp_path / "run")
-    job.start()
-    assert job.wait(60) == "finished", job.error
-    assert lines(tmp_path / "run") == lines(whole / "run")
-
-
-def test_failed_job_keeps_its_sentence(late_poison: Task, tmp_path: Path) -> None:
-    """A job that fails says why, in the run directory as well."""
-    backbone = poisoned()
-    job = Job(backbone, prompt(backbone), late_poison, NO_LOOKS, tmp_path / "run").start()
-    assert job.wait(60) == "failed"
-    assert "learning rate" in (job.error or "") and Run(tmp_path / "run").status["state"] == "failed"
 
 
 def test_loss_that_is_not_finite_stops_with_the_step(late_poison: Task, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from workbench.tests import zoo
-from workbench.views import FirstPrompt, first_prompt
+from workbench.training.job import Job
+from workbench.views import FirstPrompt
+from workbench.views.work import Settings, config_of
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,10 @@ def test_train_then_find_the_run_again(backbone: str, tmp_path: Path) -> None:
 
 
 def test_pause_stop_and_go_on(backbone: str, tmp_path: Path) -> None:
-    """Protects the other buttons: held steps stay held, a stopped run is asked and can go on, no step is lost."""
+    """Protects the other buttons: held steps stay held, a stopped run is asked and can go on, no step is lost.
+
+    The later panel has nothing but the directory, as after the kernel was started anew.
+    """
     panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"], tokens=2, steps=4000)
     panel.train()
     until(lambda: len(steps(panel)) >= 2)
@@ -74,7 +79,6 @@ def test_pause_stop_and_go_on(backbone: str, tmp_path: Path) -> None:
     assert panel.wait(300)
     assert "Stopped at step" in panel._status.value and len(panel.answers.data()) == 40
 
-    first_prompt._works.clear()  # as after the kernel was started anew
     later = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"])
     before = len(steps(later))
     assert later._hold.description == "Resume" and "Stopped at step" in later._status.value
@@ -89,6 +93,23 @@ def test_pause_stop_and_go_on(backbone: str, tmp_path: Path) -> None:
     later.close()
 
 
+def test_a_run_of_another_kernel_is_shown_and_obeys(backbone: str, tmp_path: Path) -> None:
+    """Protects the second notebook: what is at work elsewhere is held, let go and stopped from here."""
+    config = config_of(Settings(backbone=backbone, task="find-person", tokens=2, steps=4000))
+    job = Job(config, tmp_path / "0001-elsewhere", detached=True).start()
+    panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"])
+    assert panel._train.disabled and panel.form.value.steps == 4000
+    until(lambda: "Training: step" in panel._status.value)
+    panel._hold.click()
+    until(lambda: "Paused at step" in panel._status.value)
+    panel._hold.click()
+    until(lambda: "Training: step" in panel._status.value)
+    panel._end.click()
+    assert panel.wait(300) and job.state == "stopped"
+    assert "Stopped at step" in panel._status.value and len(panel.answers.data()) == 40
+    panel.close()
+
+
 def test_a_failure_is_said_on_the_panel_and_the_next_try_works(backbone: str, tmp_path: Path) -> None:
     """Protects the reader: one sentence, the traceback folded away, and the form free again."""
     panel = FirstPrompt(tmp_path, backbones=["tiny-lama", backbone], tasks=["find-person"], tokens=2, steps=2)
@@ -101,4 +122,20 @@ def test_a_failure_is_said_on_the_panel_and_the_next_try_works(backbone: str, tm
     panel.train()
     assert panel.wait(300)
     assert "Finished: step 2 of 2" in panel._status.value and "wb-error" not in panel._status.value
+    panel.close()
+
+
+def test_a_run_that_failed_says_so_on_a_new_panel(backbone: str, tmp_path: Path) -> None:
+    """Protects the reload: the sentence and the folded traceback come from the run's directory."""
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "data" / f"{split}.jsonl").write_text('{"prompt": "a?", "answer": "b"}\n' * 8)
+    task = str(tmp_path / "data")
+    old = FirstPrompt(tmp_path, backbones=[backbone], tasks=[task], tokens=2, steps=2)
+    old.train()
+    assert old.wait(120)
+    panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=[task])
+    shown = panel._status.value
+    assert "no test split" in shown and "<details><summary>Where it happened" in shown
+    assert not panel._train.disabled
     panel.close()

@@ -124,8 +124,11 @@ class Bank:
             for n, (method, task, config) in enumerate(zip(methods, tasks, configs, strict=True))
         ]
 
-    def attach(self, paths: Sequence[Path] | None, resume: Sequence[bool]) -> None:
-        """Write each member's run to its folder; without folders, see that nothing asks for one."""
+    def attach(self, paths: Sequence[Path] | None, resume: Sequence[bool], of_job: bool = False) -> None:
+        """Write each member's run to its folder; without folders, see that nothing asks for one.
+
+        of_job: a job holds the locks, see `Member.attach`.
+        """
         if paths is None:
             if any(resume):
                 raise WorkbenchError("resume=True needs the run directory of the run to go on with")
@@ -143,7 +146,7 @@ class Bank:
                 Run.refuse_used(path)  # before any folder is made
         try:
             for member, path, going_on in zip(self.members, paths, resume, strict=True):
-                member.attach(path, going_on)
+                member.attach(path, going_on, of_job)
         except BaseException:
             for member in self.members:
                 member.release()

@@ -26,7 +26,7 @@ from workbench.tasks.task import Task
 from workbench.training.batches import Batches, EncodedExamples
 from workbench.training.checkpoint import Checkpoint, checkpoints, copy_state
 from workbench.training.config import FitConfig, schedule_factor
-from workbench.training.run import Run, now, plain_errors
+from workbench.training.run import Lock, Run, now, plain_errors
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class Member:
         )
         self.optimizer = _make_optimizer(self.parameters, config)
         self.run: Run | None = None
-        self.lock: Any = None
+        self.lock: Lock | None = None
+        self.of_job = False
         self.done = 0
         self.best: dict[str, Tensor] | None = None
         self.scalars: dict[str, Any] = {"best_loss": None, "best_step": None, "looks_without_better": 0}
@@ -124,18 +125,24 @@ class Member:
 
     # the run directory
 
-    def attach(self, path: Path, resume: bool) -> None:
-        """Write to a run there, a new one or, to resume, the one that is there, from its last checkpoint."""
+    def attach(self, path: Path, resume: bool, of_job: bool = False) -> None:
+        """Write to a run there, a new one or, to resume, the one that is there, from its last checkpoint.
+
+        A job (`of_job`) holds the lock itself, and goes on when training has ended, so it says itself how the run ends.
+        """
         facts = describe_run(self.backbone, self.method, self.task, self.config)
-        self.run = _open_run(path, facts, resume)
-        self.lock = self.run.lock()
+        self.run, self.of_job = Run(path) if resume else Run.create(path, facts), of_job
+        self.lock = None if of_job else self.run.lock()
         kept = checkpoints(self.run.path)
         try:
+            if resume:
+                _go_on_alike(self.run, facts)
             if kept:
                 self._restore(Checkpoint.load(kept[-1]))
             self.run.cut_metrics(self.done)
         except BaseException:
-            self.lock.release()
+            if self.lock is not None:
+                self.lock.release()
             raise
         if self.config.trackers:
             self.accelerator.project_configuration.set_directories(str(self.run.path))
@@ -278,15 +285,20 @@ class Member:
 
     def release(self) -> None:
         """Let others write the run."""
-        if self.lock is not None and self.lock.is_locked:
+        if self.lock is not None:
             self.lock.release()
-            if self.config.trackers:
-                self.accelerator.end_training()
+        if self.config.trackers:
+            self.accelerator.end_training()
+            self.accelerator.trackers = []
 
     def _status(self, state: str, **facts: Any) -> None:
-        if self.run is not None:
-            with contextlib.suppress(WorkbenchError) if state == "failed" else contextlib.nullcontext():
-                self.run.write_status(state=state, step=self.done, steps=self.config.steps, **facts)
+        if self.run is None:
+            return
+        quiet = contextlib.suppress(WorkbenchError) if state == "failed" else contextlib.nullcontext()
+        if self.of_job:
+            state, facts = "running", {"stage": "training", **facts}
+        with quiet:
+            self.run.write_status(state=state, step=self.done, steps=self.config.steps, **facts)
 
 
 def describe_run(backbone: Backbone, method: Method, task: Task, config: FitConfig) -> dict[str, Any]:
@@ -313,11 +325,12 @@ def describe_run(backbone: Backbone, method: Method, task: Task, config: FitConf
     }
 
 
-def _open_run(path: Path, facts: dict[str, Any], resume: bool) -> Run:
-    if not resume:
-        return Run.create(path, facts)
-    run = Run(path)
-    before = run.config
+def _go_on_alike(run: Run, facts: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than those that the run was started with."""
+    path, before = run.path, run.config
+    if "versions" not in before:  # what a job was asked for; it has trained nothing yet
+        run.write_config({**before, **facts})
+        return
     before["fit"] = {
         **FitConfig().to_json(),
         **before["fit"],
@@ -334,7 +347,6 @@ def _open_run(path: Path, facts: dict[str, Any], resume: bool) -> Run:
         raise WorkbenchError(
             f"{path} was started on {before['backbone']['name']}, not {facts['backbone']['name']}"
         )
-    return run
 
 
 def _check_trackers(config: FitConfig) -> None:

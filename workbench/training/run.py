@@ -1,11 +1,16 @@
 """The run directory: everything that is known of one training run, and the only thing that views read.
 
     config.json         backbone, method, task, FitConfig and versions: enough to start the same run again
-    status.json         state (running, paused, stopped, finished, failed), step, steps, and the error if any
+    status.json         state (new, running, paused, stopped, finished, failed), step, steps, and the error if any;
+                        of a job at work also its stage (loading, training, answering) and a note for people
+    control.json        what a job is asked to do: go, pause, stop, detach; anybody may write it
     metrics.jsonl       one line for each step
     snapshots/          step-00000010.safetensors: what is trained, at chosen steps, 0 being the start
     checkpoints/        see checkpoint.py
     method/             the trained method, once the run is finished
+    answers.json        what a job was answered, see answers.py
+    traceback.txt       where a job failed; output.txt is what one in a process of its own printed
+    .lock               held by whoever writes the run, see Lock
 
 Files are written whole under another name and then renamed, or are appended to by the line, so that a kill
 at any moment leaves a directory from which the run goes on.
@@ -15,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
 
     from workbench.backbones.backbone import Backbone
     from workbench.methods.method import Method
+
+ALIVE = ("running", "paused")
+"""States that need somebody who writes the run; where nobody does, it was interrupted."""
 
 
 class Run:
@@ -64,12 +73,40 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """How it stands: state, step, steps, kept_step and error where they apply."""
+        """How it was last said to stand: state, step, steps, and where they apply kept_step, error, stage and note."""
         return (
             self._json("status.json")
             if (self.path / "status.json").is_file()
             else {"state": "new", "step": 0}
         )
+
+    @property
+    def state(self) -> str:
+        """`status["state"]`, but "interrupted" where what should be writing the run is gone, killed for instance."""
+        state = self.status["state"]
+        if state in ALIVE and self.holder is None:
+            state = self.status["state"]  # it may have ended between the two looks
+            return "interrupted" if state in ALIVE else str(state)
+        return str(state)
+
+    @property
+    def holder(self) -> int | None:
+        """The process that is writing the run now, or None."""
+        return Lock.holder(self.path)
+
+    @property
+    def details(self) -> str | None:
+        """The traceback of a job that failed."""
+        path = self.path / "traceback.txt"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def order(self) -> tuple[str, int]:
+        """What the job is asked to do (go, pause, stop, detach), and when that was said, in ns since the epoch."""
+        try:
+            said = json.loads((self.path / "control.json").read_bytes())
+            return str(said["order"]), int(said["at"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "go", 0
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict for each step so far: step, loss, tokens, learning_rate, gradient_norm, seconds, validation."""
@@ -98,7 +135,7 @@ class Run:
         from workbench.methods.method import load_method
 
         if not (self.path / "method" / "method.json").is_file():
-            state = self.status["state"]
+            state = self.state
             raise WorkbenchError(
                 f"{self.path} is {state}, not finished, and has no trained method yet; resume it first"
             )
@@ -130,9 +167,9 @@ class Run:
     def refuse_used(path: Path) -> None:
         """Raise where a folder holds a run, or anything else."""
         if (path / "config.json").is_file():
-            state = Run(path).status["state"]
+            state = Run(path).state
             raise WorkbenchError(
-                f"{path} already holds a run ({state}); pass resume=True, or choose another folder"
+                f"{path} already holds a run ({state}); go on with that one (resume=True), or choose another folder"
             )
         if path.is_dir() and any(p.name != ".lock" for p in path.iterdir()):
             raise WorkbenchError(f"{path} is not empty and holds no run; choose a new folder")
@@ -141,6 +178,16 @@ class Run:
         """Replace the status."""
         with plain_errors(self.path):
             write_json(self.path / "status.json", facts)
+
+    def write_config(self, facts: dict[str, Any]) -> None:
+        """Replace the configuration."""
+        with plain_errors(self.path):
+            write_json(self.path / "config.json", facts)
+
+    def write_order(self, word: str) -> None:
+        """Ask the job for something, from any process; it looks once a step."""
+        with plain_errors(self.path):
+            write_json(self.path / "control.json", {"order": word, "at": time.time_ns()})
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one step's line."""
@@ -163,19 +210,9 @@ class Run:
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial)
             os.replace(partial, target)
 
-    def lock(self) -> Any:
+    def lock(self) -> Lock:
         """Hold the run for writing; a second writer, in this or another process, is refused."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / ".lock")
-        with plain_errors(self.path):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise WorkbenchError(
-                    f"{self.path} is being written by another job; stop that one first"
-                ) from None
-        return lock
+        return Lock(self.path)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -186,6 +223,84 @@ class Run:
             ) from error
 
 
+class Lock:
+    """The right to write a run. It is let go by `release`, or when its process is gone, however that went.
+
+    A flock, which belongs to the open file: a process that inherits the descriptor goes on holding it, without a moment
+    in between in which the run would be nobody's.
+
+    Args:
+        folder: the run's folder, which is there.
+        inherited: the descriptor that the parent process held the lock with.
+
+    Raises:
+        WorkbenchError: somebody else holds it.
+    """
+
+    def __init__(self, folder: Path, inherited: int | None = None):
+        import fcntl
+
+        self.fd = -1
+        with plain_errors(folder):
+            fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644) if inherited is None else inherited
+            try:
+                os.set_inheritable(fd, False)
+                for attempt in range(25):  # whoever looks for the holder is in the way for some microseconds
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        if attempt == 24:
+                            raise
+                        time.sleep(0.02)
+                os.pwrite(fd, f"{os.getpid():>10}\n".encode(), 0)
+            except BlockingIOError:
+                os.close(fd)
+                raise WorkbenchError(
+                    f"{folder} is being written by another job (process {Lock.holder(folder)}); stop that one first"
+                ) from None
+            except BaseException:
+                os.close(fd)
+                raise
+        self.fd = fd
+
+    @staticmethod
+    def holder(folder: Path) -> int | None:
+        """The process that holds the lock, or None. Reads only, and never keeps two readers apart."""
+        import fcntl
+
+        try:
+            fd = os.open(folder / ".lock", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return int(os.pread(fd, 20, 0) or 0)
+        except OSError:  # a file system without locks
+            return None
+        finally:
+            os.close(fd)
+
+    def release(self) -> None:
+        """Let others write. Harmless when it is done twice."""
+        import fcntl
+
+        if self.fd >= 0:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            self.leave()
+
+    def leave(self) -> None:
+        """Leave it to the process that has inherited it."""
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:  # closing is enough, and needs no import at the interpreter's end
+            self.leave()
+
+
 def write_json(path: Path, facts: Any) -> None:
     """Write JSON whole or not at all."""
     replace_text(path, json.dumps(facts, indent=2) + "\n")
@@ -193,8 +308,8 @@ def write_json(path: Path, facts: Any) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

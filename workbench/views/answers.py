@@ -11,17 +11,12 @@ import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.training.answers import FILE, WAYS
 from workbench.views.theme import INK, Theme, empty_note, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
     from workbench.training.run import Run
-
-#: The file of a run's directory that holds the answers.
-FILE = "answers.json"
-
-#: The ways to ask, in the order of the columns, with the heading of each.
-WAYS = {"zero_shot": "no prompt", "hand_written": "hand-written", "trained": "trained"}
 
 STYLE = """
 .wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
@@ -158,35 +153,6 @@ class Answers(View):
             f"<h4>What it learnt</h4><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(lines)}</tbody></table>"
         )
-
-
-def write_answers(
-    run: Run, backbone: str, task: str, evaluations: dict[str, Any], hand_prompt: str | None, metric: str
-) -> Path:
-    """Puts several evaluations of the same questions side by side into the run's directory, whole or not at all.
-
-    `evaluations` goes from a way of asking (a key of WAYS) to what `wb.evaluate` gave for it.
-    """
-    rows = []
-    for index, first in enumerate(next(iter(evaluations.values())).rows):
-        row = {"question": first["question"], "expected": first["answer"]}
-        for way, evaluation in evaluations.items():
-            answered = evaluation.rows[index]
-            row |= {way: answered["prediction"].strip(), f"{way}_score": float(answered["score"])}
-        rows.append(row)
-    content = {
-        "backbone": backbone,
-        "task": task,
-        "metric": metric,
-        "questions": len(rows),
-        "hand_prompt": hand_prompt,
-        "scores": {way: float(evaluation.metrics[metric]) for way, evaluation in evaluations.items()},
-        "rows": rows,
-    }
-    path = Path(run.path) / FILE
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return part.replace(path)
 
 
 def _mark(score: float) -> tuple[str, str]:

@@ -1,9 +1,9 @@
 """The panel of the first notebook: choose, train, watch, compare. It starts work and reads what the work wrote.
 
-The work is a thread (`views/work.py`) that writes a run's directory; a second thread here reads that directory
-five times a second and brings the widgets up to date. No callback does more than set a flag or start a thread,
-because in a notebook a callback waits for the running cell and the page waits for the callback. What the page
-shows therefore follows from the disk, so a reloaded page, or the cell run again, shows the same.
+A job (`wb.Job`) writes a run's directory; a thread here reads that directory five times a second and brings the
+widgets up to date. No callback does more than write a small file or start a thread, because in a notebook a callback
+waits for the running cell and the page waits for the callback. What the page shows therefore follows from the disk,
+so a reloaded page, or the cell run again, shows the same.
 """
 
 from __future__ import annotations
@@ -13,22 +13,31 @@ import threading
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as w
 
 from workbench.errors import WorkbenchError
-from workbench.views.answers import FILE as ANSWERS
+from workbench.training.answers import FILE as ANSWERS
+from workbench.training.job import Job
+from workbench.training.run import Run
 from workbench.views.answers import Answers
 from workbench.views.curves import Curves
 from workbench.views.form import Form
 from workbench.views.live import INTERVAL
 from workbench.views.movement import Movement
 from workbench.views.theme import BLUE, INK, Theme
-from workbench.views.work import FRAME, Moment, Settings, Work, moment, new_path, newest_path, settings_of
-
-if TYPE_CHECKING:
-    from workbench.training.run import Run
+from workbench.views.work import (
+    FRAME,
+    Moment,
+    Settings,
+    Start,
+    config_of,
+    moment,
+    new_path,
+    newest_path,
+    settings_of,
+)
 
 #: Tasks of the small world that the form offers unless told otherwise.
 TASKS = ("find-person", "second-word", "smaller-number", "comparative", "female-of", "swap-ends")
@@ -58,8 +67,8 @@ STYLE = """
 
 # The newest panel of each folder: a cell run again makes a new one, and the older must stop reading and drawing.
 _newest: dict[Path, FirstPrompt] = {}
-# The work of this process, by the directory that it writes; it outlives the panel that started it.
-_works: dict[Path, Work] = {}
+# What was last started in each folder; it outlives the panel that started it.
+_starts: dict[Path, Start] = {}
 
 
 class FirstPrompt:
@@ -91,31 +100,31 @@ class FirstPrompt:
         self._drawn: tuple[Any, ...] = ()
         self._fault: Exception | None = None
         self._build(theme)
-        active = [path for path, work in _works.items() if work.is_alive() and path.parent == self.folder]
-        self.path = max(active, default=None) or newest_path(self.folder)
+        self._start = _starts.get(self.folder)
+        beginning = self._start if self._start and self._start.is_alive() else None
+        self.path = beginning.path if beginning else newest_path(self.folder)
         if (older := _newest.get(self.folder)) is not None:
             older.close()
         _newest[self.folder] = self
-        if self.work:
-            self.form.value = self.work.settings
-        elif run := self.run:
-            self.form.value = settings_of(run)
+        if beginning:
+            self.form.value = settings_of(beginning.job.config)
+        elif self.path:
+            self.form.value = settings_of(Job.attach(self.path).config)
         self.refresh()
         threading.Thread(target=self._watch, name="first-prompt panel", daemon=True).start()
 
     # What it shows
 
     @property
-    def work(self) -> Work | None:
-        """The work on the run that is shown, where it was started in this process."""
-        return _works.get(self.path) if self.path else None
-
-    @property
     def run(self) -> Run | None:
         """The run that is shown, once its directory is there."""
-        from workbench.training.run import Run
-
         return Run(self.path) if self.path and (self.path / "config.json").exists() else None
+
+    @property
+    def moment(self) -> Moment | None:
+        """Where the run that is shown stands; None before the first."""
+        start = self._start if self._start and self._start.path == self.path else None
+        return moment(self.run, start) if self.path else None
 
     def widget(self) -> w.VBox:
         """The panel itself."""
@@ -129,31 +138,36 @@ class FirstPrompt:
     def train(self) -> None:
         """Starts a new run with what the form says."""
         settings = self.form.value
-        self._start(Work(settings, new_path(self.folder, settings)))
+        self._begin(Job(config_of(settings), new_path(self.folder, settings)))
 
     def pause(self) -> None:
         """Holds the training; `resume` lets it go on."""
-        if self.work:
-            self.work.pause()
+        if self.run:
+            Job.attach(self.run.path).pause()
 
     def resume(self) -> None:
         """Goes on: with a paused training, or from the checkpoint of one that was stopped or interrupted."""
-        if self.work and self.work.is_alive():
-            self.work.resume()
-        elif run := self.run:
-            self._start(Work(settings_of(run), run.path))
+        if (run := self.run) and run.holder:
+            Job.attach(run.path).resume()
+        elif run:
+            self._begin(Job.attach(run.path))
 
     def stop(self) -> None:
-        """Ends the training; the prompt as it is then is kept, and its answers are shown."""
-        if self.work:
-            self.work.stop()
+        """Ends the training; the prompt as it is then is kept, and its answers are shown. Again: ends those too."""
+        if self.run:
+            Job.attach(self.run.path).stop()
+        elif self._start:
+            self._start.stop()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """For scripts: waits for the work to end and brings the panel up to date; False when time ran out."""
-        if self.work:
-            self.work.join(seconds)
+        """For scripts: waits for the run to end and brings the panel up to date; False when time ran out."""
+        end = threading.TIMEOUT_MAX if seconds is None else seconds
+        if self._start:
+            self._start.join(end)
+        if self.run:
+            Job.attach(self.run.path).wait(end)
         self.refresh()
-        return self.work is None or not self.work.is_alive()
+        return not self._active()
 
     def close(self) -> None:
         """Stops reading and drawing; work that goes on, goes on."""
@@ -165,12 +179,16 @@ class FirstPrompt:
                 "<div class='wb-status'><small>This panel has moved to a newer cell.</small></div>"
             )
 
-    def _start(self, work: Work) -> None:
-        if self.work and self.work.is_alive():
+    def _active(self) -> bool:
+        now = self.moment
+        return now is not None and now.stage in ("loading", "training", "paused", "answering")
+
+    def _begin(self, job: Job) -> None:
+        if self._active():
             raise WorkbenchError("a prompt is being trained here; stop it first")
-        self.path, self._fault = work.path, None
-        _works[work.path] = work
-        work.start()
+        self._start = _starts[self.folder] = Start(job)
+        self.path, self._fault = self._start.path, None
+        self._start.start()
         self.refresh()
 
     # How it is kept up to date
@@ -187,8 +205,7 @@ class FirstPrompt:
         with self._lock:
             if self._closed.is_set():
                 return
-            run, work = self.run, self.work
-            now = moment(run, work) if self.path else None
+            run, now = self.run, self.moment
             self._show(now)
             drawn = (self.path, now and now.step, len(run.snapshots()) if run else 0, *_written(self.path))
             if drawn == self._drawn:
@@ -211,6 +228,8 @@ class FirstPrompt:
         self._hold.description, self._hold.icon = ("Resume", "play") if resumable else ("Pause", "pause")
         self._end.disabled = not active
         html = status_html(now, self.path) + (fault_html(str(self._fault), "") if self._fault else "")
+        if (start := self._start) and start.error and now and start.path == self.path and not now.error:
+            html += fault_html(start.error, start.trace)
         if self._status.value != html:
             self._status.value = html
 
