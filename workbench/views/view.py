@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import plotly.graph_objects as go
 
 from workbench.errors import WorkbenchError
 from workbench.views.live import LiveFigure
+from workbench.views.page import figure_part, page
+from workbench.views.picture import picture
 from workbench.views.theme import Theme
 
 
@@ -39,37 +40,40 @@ class View(ABC):
         self.widget().draw(self.figure())
 
     def save(self, path: str | Path) -> Path:
-        """Writes the view to `path`: .html (stands alone), .csv (the table), .png or .svg (need kaleido).
+        """Writes the view to `path`, whole or not at all.
 
-        Raises WorkbenchError for another ending, and where what a picture needs is missing.
+        .html: a page that opens anywhere, with hover and sliders. .csv: the table. .png, .svg: the figure, drawn by a
+        Chromium or Chrome of this machine.
+
+        Raises:
+            WorkbenchError: another ending, no browser for a picture, or a place that cannot be written.
         """
         path = Path(path)
         kind = path.suffix.lower()
-        if kind not in {".html", ".csv", ".png", ".svg"}:
-            raise WorkbenchError(f"cannot save a view as {path.name!r}; end it in .html, .png, .svg or .csv")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == ".csv":
-            self.data().to_csv(path, index=False)
-        elif kind == ".html":
-            path.write_text(self.html(), encoding="utf-8")
+        if kind == ".html":
+            content = self.html().encode()
+        elif kind == ".csv":
+            content = self.data().to_csv(index=False).encode()
+        elif kind == ".png":
+            content = picture(self.figure(), "png")
+        elif kind == ".svg":
+            content = picture(self.figure(), "svg")
         else:
-            self._save_image(path, kind[1:])
+            raise WorkbenchError(f"cannot save a view as {path.name!r}; end it in .html, .png, .svg or .csv")
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(path)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise WorkbenchError(f"{path} cannot be written ({why}); choose another place") from error
         return path
 
     def html(self) -> str:
         """The view as one page that opens anywhere, without a network."""
-        return str(self.figure().to_html(include_plotlyjs=True, full_html=True))
+        return page(type(self).__name__, [self.part()], self.theme)
 
-    def _save_image(self, path: Path, kind: str) -> None:
-        if find_spec("kaleido") is None:
-            raise WorkbenchError(
-                f"saving {path.name!r} needs kaleido: run `pip install kaleido`, and have Chrome or Chromium "
-                "installed; .html and .csv need neither"
-            )
-        try:
-            self.figure().write_image(path, format=kind, scale=2)
-        except Exception as error:  # kaleido raises a dozen kinds, all about the browser that it starts
-            raise WorkbenchError(
-                f"could not save {path.name!r}: kaleido found no working Chrome or Chromium ({error}); "
-                "install one, or save as .html"
-            ) from error
+    def part(self) -> str:
+        """The view as a piece of a page that holds plotly's library."""
+        return figure_part(self.figure())

@@ -1,0 +1,190 @@
+"""The three traps of live figures, each from its own reproduction: threads, a reloaded page, a cell that runs.
+
+The unit tests of `LiveFigure` are in test_views.py. Here stand the faults themselves: the same check is made of a
+bare or broken variant, which must fail it.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from workbench.views import LiveFigure
+
+UPDATES = 1500
+FIGURES = [
+    go.Figure(go.Scatter(x=np.arange(n), y=np.arange(n) * 2.0), layout={"title": {"text": f"{n}"}})
+    for n in range(2, 34)
+]
+
+
+# Trap 1: FigureWidget is not safe between threads
+
+
+class NoLock:
+    """What LiveFigure would be without its lock."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def notify_all(self) -> None:
+        pass
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Threads change places at every chance."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def hammer(live: LiveFigure, updates: int) -> int:
+    """Two threads draw, a third answers as a page does; how many drawings failed or left the page in halves."""
+    live._drawer = threading.current_thread()  # every drawing is done by the thread that asks for it
+    faults: list[str] = []
+
+    def sent(change: Any) -> None:
+        """One drawing as one message: its points, its other points and its title belong together."""
+        if change["new"] is None:
+            return
+        told = str(change["new"])
+        if "style_data" in change["new"] and ("'x'" in told) != ("'y'" in told):
+            faults.append("half a drawing")
+
+    live.observe(sent, names="_py2js_update")
+
+    def draw(first: int) -> None:
+        for i in range(updates // 2):
+            try:
+                live.draw(FIGURES[(first + i) % len(FIGURES)])
+                live.flush()
+            except Exception as error:
+                faults.append(repr(error))
+
+    done = threading.Event()
+
+    def page() -> None:
+        while not done.is_set():
+            try:
+                live.set_state(
+                    {"_js2py_traceDeltas": {"trace_deltas": [], "trace_edit_id": live._last_trace_edit_id}}
+                )
+                state = live.get_state()
+                points = len(state["_widget_data"][0]["x"])
+                if str(points) != state["_widget_layout"]["title"]["text"]:
+                    faults.append(
+                        f"{points} points below the title {state['_widget_layout']['title']['text']}"
+                    )
+            except Exception as error:
+                faults.append(repr(error))
+
+    threads = [threading.Thread(target=draw, args=(first,)) for first in (0, len(FIGURES) // 2)]
+    reader = threading.Thread(target=page)
+    for thread in (*threads, reader):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    reader.join()
+    return len(faults)
+
+
+def test_two_threads_and_a_page_lose_nothing(impatient: None) -> None:
+    """Protects the lock, in both directions."""
+    live = LiveFigure(FIGURES[0])
+    assert hammer(live, UPDATES) == 0
+    live.draw(FIGURES[5])
+    live.flush()
+    assert len(live.data[0].x) == 7 and live.layout.title.text == "7"
+
+
+def test_without_the_lock_the_same_two_threads_do(impatient: None) -> None:
+    """The trap is still there, so the test above can fail."""
+    live = LiveFigure(FIGURES[0])
+    live._turn = NoLock()  # type: ignore[assignment]
+    assert hammer(live, UPDATES) > 0
+
+
+# Trap 2: a reloaded page shows what was shown first
+
+
+def test_a_page_that_asks_again_while_drawings_come_gets_a_whole_and_new_one() -> None:
+    """Protects a reload in the middle of training: what the page is given is the newest drawing, and never half of it."""
+    live = LiveFigure(FIGURES[0])
+    bare = go.FigureWidget(FIGURES[0])
+    for figure in FIGURES[1:]:
+        live.draw(figure)
+        live.flush()
+        with bare.batch_update():
+            bare.data[0].update(x=figure.data[0].x, y=figure.data[0].y)
+        state = live.get_state()
+        assert len(state["_widget_data"][0]["x"]) == len(figure.data[0].x)
+        assert state["_widget_layout"]["title"]["text"] == figure.layout.title.text
+    assert len(bare.get_state()["_widget_data"][0]["x"]) == 2, (
+        "plotly has mended it, and LiveFigure may shrink"
+    )
+
+
+# Trap 3: while a cell runs, no callback does, whatever ipykernel promises of subshells
+
+SETUP = """
+import threading, time
+import plotly.graph_objects as go
+from workbench.views.live import LiveFigure
+
+def drawing(n):
+    return go.Figure(go.Scatter(x=list(range(n)), y=list(range(n))))
+
+live = LiveFigure(drawing(1))
+
+def work():
+    for n in range(2, 40):
+        live.draw(drawing(n))
+        time.sleep(0.1)
+"""
+CELL = "threading.Thread(target=work, daemon=True).start(); time.sleep(3)"
+
+
+def test_a_figure_is_drawn_while_a_cell_runs() -> None:
+    """Protects `for step in wb.fit(…)` beside a panel: in a real kernel, whose cell answers nothing, drawings go out.
+
+    No page answers here, as none is heard while a cell runs, so there is one at once and then one every two seconds.
+    """
+    manager = pytest.importorskip("jupyter_client.manager")
+    kernel, client = manager.start_new_kernel(kernel_name="python3")
+    try:
+        client.execute_interactive(SETUP, timeout=60, silent=True)
+        asked = client.execute(CELL)
+        drawings, ended = 0, False
+        end = time.monotonic() + 60
+        while not ended and time.monotonic() < end:
+            try:
+                message = client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            state = (
+                message["content"].get("data", {}).get("state", {})
+                if message["msg_type"] == "comm_msg"
+                else {}
+            )
+            drawings += bool(state.get("_py2js_update"))
+            same = message["parent_header"].get("msg_id") == asked
+            ended = same and message["content"].get("execution_state") == "idle"
+        assert ended
+        assert drawings >= 2, f"{drawings} drawings while the cell ran"
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
