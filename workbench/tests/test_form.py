@@ -27,7 +27,8 @@ from workbench.tests.methods_zoo import MAKERS
 from workbench.tests.test_priors import SETTINGS
 from workbench.training.config import FitConfig
 from workbench.training.cost import Cost
-from workbench.views.form import Control, Form, differences, docs, read, wanted, written
+from workbench.views.fields import differences, docs, read, wanted, written
+from workbench.views.form import Control, Form
 
 OURS = {kind: cls for kind, cls in METHODS.items() if cls.__module__.startswith("workbench.methods")}
 CONFIGS = [FitConfig, TextConfig, GenerateConfig, StudyConfig, PretrainConfig]

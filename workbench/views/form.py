@@ -19,25 +19,19 @@ the sentence names. A field's `metadata` may add `label`, `help`, `choices`, `mi
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import inspect
-import json
 import math
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass, replace
-from decimal import Decimal
-from functools import cache, cached_property
+from functools import cached_property
 from html import escape
-from itertools import pairwise
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin, get_type_hints
 
 import ipywidgets as w
 
 from workbench.errors import WorkbenchError, unknown
+from workbench.views.fields import docs, label, options, read, wanted, written
 from workbench.views.theme import CSS
 
 if TYPE_CHECKING:
@@ -50,6 +44,7 @@ T = TypeVar("T", bound="DataclassInstance")
 STYLE = """
 .wb-fields { position: relative; gap: 6px 14px; align-items: start; padding-bottom: 20px; }
 .wb-fields:empty { padding: 0; }
+.wb-fields > .wb-wide { grid-column: 1 / -1; }
 .wb-fields .wb-field, .wb-fields .wb-note, .wb-fields .wb-note > .widget-html-content { position: static;
   overflow: visible; margin: 0; line-height: 1.4; height: auto; }
 .wb-field .widget-text, .wb-field .widget-dropdown { flex-direction: column; align-items: stretch; width: auto;
@@ -461,9 +456,7 @@ def _row(control: Control, help_: str) -> w.VBox:
     row = w.VBox([control.box, note.add_class("wb-note")], layout={"overflow": "visible"}).add_class(
         "wb-field"
     )
-    if control.form:
-        row.layout.grid_column = "1 / -1"
-    return row
+    return row.add_class("wb-wide") if control.form else row
 
 
 def _say(note: w.HTML, sentence: str) -> None:
@@ -483,173 +476,3 @@ def _grid(rows: Sequence[w.Widget]) -> w.GridBox:
 
 def _fold(title: str, inside: w.Widget) -> w.Accordion:
     return w.Accordion([inside], titles=(title,), selected_index=None).add_class("wb-fold")
-
-
-# What a dataclass says of its fields
-
-
-def label(field: Field[Any]) -> str:
-    """A field's name as people read it, "Learning rate"; or what its metadata call it."""
-    return field.metadata.get("label") or field.name.replace("_", " ").capitalize()
-
-
-@cache
-def docs(cls: type) -> dict[str, str]:
-    """The docstring below each field of a class, those of inherited fields too; none where there is no source."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made in a shell, or built in
-            continue
-        for field, text in pairwise(getattr(tree.body[0], "body", ())):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)):
-                continue
-            if isinstance(field.target, ast.Name) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())
-    return found
-
-
-def options(kind: Any) -> list[Any] | None:
-    """The values of a Literal, or of a union of such and None; None for types with no such list."""
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    if get_origin(kind) not in (Union, UnionType):
-        return None
-    parts = [[None] if part is NoneType else options(part) for part in get_args(kind)]
-    return None if None in parts else [value for part in parts for value in part or ()]
-
-
-# Text and back
-
-_ITEM = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,]*?)\s*(?:,|\Z)')
-
-
-def written(value: Any, kind: Any = None) -> str:
-    """A value as one would type it.
-
-    >>> written(0.00003), written(0.5), written(("input", -3, -1)), written(None), written(("a, b", "c"))
-    ('3e-5', '0.5', 'input, -3, -1', '', '"a, b", c')
-
-    Args:
-        value: of a type that `read` knows.
-        kind: its type; in a union one word and a tuple of one word are told apart by a comma.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        exact = Decimal(repr(float(value)))
-        return f"{exact:e}" if 0 < abs(value) < 0.01 else str(value)
-    if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, tuple | list):
-        alone = len(value) == 1 and get_origin(kind) in (Union, UnionType)
-        return ", ".join(_item(written(part)) for part in value) + "," * alone
-    return str(value)
-
-
-def _item(text: str) -> str:
-    plain = text and text == text.strip() and text.isprintable() and not set(text) & {",", '"'}
-    return text if plain else json.dumps(text, ensure_ascii=False)
-
-
-def read(kind: Any, text: str) -> Any:
-    """What a text says, as a value of a type. Raises ValueError where it says none.
-
-    >>> read(float, "3e-5"), read(tuple[int | Literal["input"], ...], "input, -3"), read(int | None, "")
-    (3e-05, ('input', -3), None)
-
-    In a union text without letters is None, text with a comma a tuple, and text in braces a dict.
-    """
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return _read_union(parts, text)
-    if origin is Literal:
-        return {written(value): value for value in parts}[text.strip()] if _among(parts, text) else _refuse()
-    if origin is tuple:
-        items = [match for match in _ITEM.findall(text) if match]
-        plain = [json.loads(item) if item.startswith('"') else item for item in items]
-        kinds = [parts[0]] * len(plain) if parts[-1] is Ellipsis else parts
-        return tuple(read(*pair) for pair in zip(kinds, plain, strict=True))
-    if dict in (kind, origin):
-        found = json.loads(text)
-        return found if isinstance(found, dict) else _refuse()
-    if kind is float:
-        number = float(text)
-        return number if math.isfinite(number) else _refuse()
-    return kind(text)
-
-
-def _read_union(parts: Sequence[Any], text: str) -> Any:
-    if NoneType in parts and not text.strip():
-        return None
-    kinds = {get_origin(part) or part: part for part in parts if part is not NoneType}
-    several = kinds.pop(tuple, None)
-    if several and ("," in text or str not in kinds):
-        return read(several, text)
-    if dict in kinds and text.strip().startswith("{"):
-        return read(kinds[dict], text)
-    for part in sorted(
-        kinds.values(), key=lambda part: part is str
-    ):  # any text is a str, so that is tried last
-        with contextlib.suppress(ValueError):
-            return read(part, text)
-    raise ValueError(text)
-
-
-def _among(values: Sequence[Any], text: str) -> bool:
-    return text.strip() in map(written, values)
-
-
-def _refuse() -> Any:
-    raise ValueError
-
-
-def wanted(kind: Any) -> str:
-    """What a text must say to be of a type, in words. Raises TypeError for a type that cannot be typed."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        named = [wanted(part) for part in parts if part is not NoneType]
-        return " or ".join(named + ["nothing"] * (NoneType in parts))
-    if origin is Literal:
-        return " or ".join(map(written, parts))
-    if origin is tuple and parts[-1] is Ellipsis:
-        return f"{wanted(parts[0])}, or several with commas between them"
-    if origin is tuple:
-        return f"{len(parts)} values with a comma between them ({', '.join(map(wanted, parts))})"
-    if dict in (kind, origin):
-        return 'a JSON object, as {"name": "value"}'
-    names = {int: "a whole number", float: "a number", str: "text"}
-    if kind not in names:
-        raise TypeError(f"a form has no control for {kind}")
-    return names[kind]
-
-
-# Two of a kind
-
-
-def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two configurations differ: dotted name to the value in the one and in the other.
-
-    >>> differences({"fit": {"steps": 200, "seed": 0}}, {"fit": {"steps": 300, "seed": 0}})
-    {'fit.steps': (200, 300)}
-
-    Args:
-        one, other: dataclass instances, or a run's `config` as it is read from JSON, or one of each. A field that the
-            other does not have counts as None; a tuple and a list of the same are the same.
-    """
-    here, there = _flat(one), _flat(other)
-    pairs = {name: (here.get(name), there.get(name)) for name in {**here, **there}}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, dict):
-        return {
-            name: leaf
-            for key, part in value.items()
-            for name, leaf in _flat(part, f"{at}.{key}" if at else str(key)).items()
-        }
-    return {at: list(value) if isinstance(value, tuple) else value}
