@@ -18,6 +18,7 @@ from workbench import views
 from workbench.analysis.frame import Frame, fit_frame
 from workbench.training.run import Run
 from workbench.views.check import FAINTEST, SMALLEST, check_figure, contrast
+from workbench.views.curves import Curves
 from workbench.views.theme import COLOURWAY, CSS, INK, Theme, colours, empty_note, heading, template, turned
 from workbench.views.view import View
 
@@ -114,7 +115,10 @@ def test_what_follows_jupyterlab_and_what_does_not() -> None:
     for name, colour in INK["dark"].items():
         assert f"--wb-{name}: {colour}" in CSS and f"--wb-{name}: {INK['light'][name]}" in CSS
     turned_here = next(line for line in CSS.splitlines() if "filter:" in line)
-    assert ".wb-light .js-plotly-plot" in turned_here and "wb-dark" not in turned_here
+    assert ".js-plotly-plot:is(.wb-light *, .wb-light):not(.wb-dark)" in turned_here
+    for theme in THEMES:
+        alone = Curves(None, theme).widget()
+        assert f"wb-{theme}" in alone._dom_classes and CSS in alone._css
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.training.answers import FILE, WAYS
-from workbench.views.theme import INK, Theme, empty_note, template
+from workbench.views.theme import CSS, INK, Theme, empty_note, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
@@ -122,13 +122,12 @@ class Answers(View):
     def table_html(self) -> str:
         """The first rows as an HTML table: ✓ right, ✗ wrong, ~ in part; a row is shaded where training changed it."""
         asked = self.read()
-        colours = "; ".join(f"--wb-{name}: {colour}" for name, colour in INK[self.theme].items())
         if asked is None:
             note = "Once the prompt is trained, the same questions are answered here with and without it."
             body = f"<div class='wb-empty'>{note}</div>"
         else:
             body = self._rows_html(asked)
-        return f"<style>{STYLE}</style><div class='wb-answers' style='{colours}'>{body}</div>"
+        return f"<style>{CSS}{STYLE}</style><div class='wb-answers wb-{self.theme}'>{body}</div>"
 
     def _rows_html(self, asked: dict[str, Any]) -> str:
         ways, rows = list(asked["scores"]), asked["rows"][: self.rows]

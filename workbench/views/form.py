@@ -44,7 +44,7 @@ T = TypeVar("T", bound="DataclassInstance")
 STYLE = """
 .wb-fields { position: relative; gap: 6px 14px; align-items: start; padding-bottom: 20px; }
 .wb-fields:empty { padding: 0; }
-.wb-fields > .wb-wide { grid-column: 1 / -1; }
+.wb-fields { grid-auto-flow: dense; } .wb-fields > .wb-wide { grid-column: 1 / -1; }
 .wb-fields .wb-field, .wb-fields .wb-note, .wb-fields .wb-note > .widget-html-content { position: static;
   overflow: visible; margin: 0; line-height: 1.4; height: auto; }
 .wb-field .widget-text, .wb-field .widget-dropdown { flex-direction: column; align-items: stretch; width: auto;
@@ -53,7 +53,8 @@ STYLE = """
 .wb-field .widget-label { text-align: left; width: auto; height: 20px; line-height: 20px; font-size: 12px;
   color: var(--wb-quiet); }
 .wb-field select, .wb-field input:is([type=text], [type=number]) { width: 100%; height: 30px; flex: none; }
-.wb-field > .widget-checkbox { width: auto; margin: 18px 0 0; }
+.wb-field > .widget-checkbox { width: auto; height: auto; margin: 18px 0 0; }
+.wb-field > .widget-checkbox .widget-label-basic { white-space: normal; line-height: 1.3; }
 .wb-field.wb-wrong > .jupyter-widgets > :is(input, select) { border-color: var(--wb-second); outline: 1px solid var(--wb-second); }
 .wb-wrong-text { font-size: 12px; color: var(--wb-text); border-left: 3px solid var(--wb-second); padding-left: 6px; }
 .wb-help { display: none; position: absolute; left: 0; right: 0; bottom: 0; height: 18px; font-size: 12px;
@@ -312,8 +313,8 @@ class Entry(Control):
             held = repr(text) if text.strip() else "empty"
             raise WorkbenchError(f"{self._name} is {held}; give {self._wanted}") from None
         if isinstance(found, int | float) and not self._least <= found <= self._most:
-            ends = [f"at least {self._least}"] * math.isfinite(self._least)
-            ends += [f"at most {self._most}"] * math.isfinite(self._most)
+            ends = [f"at least {self._least:,}"] * math.isfinite(self._least)
+            ends += [f"at most {self._most:,}"] * math.isfinite(self._most)
             raise WorkbenchError(f"{self._name} is {text.strip()}; it must be {' and '.join(ends)}")
         return found
 

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.views.theme import CSS
+
 #: Seconds between two drawings: five a second.
 INTERVAL = 0.2
 #: Seconds that a browser is given to answer a drawing before the next one is sent all the same.
@@ -39,6 +41,8 @@ class LiveFigure(go.FigureWidget):
     Where a drawing has as many traces as the one before, and of the same types, it changes their data and style; any
     other drawing takes their place. The widget stays the same one: a new one costs the page 5 MB of JavaScript.
     """
+
+    _css = CSS  # by which a figure of class `wb-light` follows JupyterLab's theme
 
     def __init__(self, figure: go.Figure) -> None:
         self._turn = threading.Condition(threading.RLock())  # the one lock

@@ -73,7 +73,7 @@ def variables(theme: Theme) -> str:
 CSS = f"""
 .wb-light {{ {variables("light")} }}
 body[data-jp-theme-light="false"] .wb-light, .wb-dark {{ {variables("dark")} }}
-body[data-jp-theme-light="false"] :is(.wb-light .js-plotly-plot, .js-plotly-plot.wb-light) {{ filter: {TURN}; }}
+body[data-jp-theme-light="false"] .js-plotly-plot:is(.wb-light *, .wb-light):not(.wb-dark) {{ filter: {TURN}; }}
 """
 
 

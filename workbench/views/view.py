@@ -32,7 +32,7 @@ class View(ABC):
     def widget(self) -> Any:
         """The figure as a widget that `update()` redraws; one widget a view, however often it is shown."""
         if not hasattr(self, "_widget"):
-            self._widget = LiveFigure(self.figure())
+            self._widget = LiveFigure(self.figure()).add_class(f"wb-{self.theme}")
         return self._widget
 
     def update(self) -> None:
