@@ -206,7 +206,8 @@ def test_what_is_selected_is_compared(tmp_path: Path, browse: Any) -> None:
     browser.select(["a0", "b"])
     html = browser._differences.value
     assert "fit.learning_rate" in html and "learning rate 0.5" in html and "fit.steps" not in html
-    assert len(browser._compare.children) == 3 and len(browser.curves.widget().data) == 18
+    assert len(browser._compare.children) == 3
+    wait_for(lambda: len(browser.curves.widget().data) == 18)
     write_answers(runs[0], ["oslo", "red door"])
     browser.refresh()
     assert len(browser._compare.children) == 4
@@ -215,7 +216,7 @@ def test_what_is_selected_is_compared(tmp_path: Path, browse: Any) -> None:
         "differ in nothing but their seeds" in browser._differences.value
         and "0, 1" in browser._differences.value
     )
-    assert len(browser.curves.widget().data) == 9
+    wait_for(lambda: len(browser.curves.widget().data) == 9)
     shutil.rmtree(tmp_path / "a1")
     browser.refresh()
     assert list(browser.table.selected) == ["a0"]
@@ -352,9 +353,12 @@ def test_the_saved_page_filters_sorts_and_hovers_without_jupyter(tmp_path: Path,
         sync_api.expect(plot.locator(".hoverlayer .legend, .hoverlayer .hovertext").first).to_be_visible()
         assert page.locator("mark").count() == 3
         wide = page.evaluate("document.documentElement.scrollWidth")
+        cut = page.evaluate(
+            "[...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth).length"
+        )
         chromium.close()
     assert not faults and [url for url in asked if not url.startswith("file:")] == []
-    assert wide <= 900, "wider than the page"
+    assert wide <= 900 and not cut, "wider than the page"
 
 
 def wait_for(true: Any, seconds: float = 20) -> bool:

@@ -16,6 +16,7 @@ from workbench.tests.run_folders import CONFIG, changed, write_run
 from workbench.training.run import Run
 from workbench.views import Curves, Drift
 from workbench.views.bands import MOST_GROUPS, Bands, spread
+from workbench.views.check import check_figure
 from workbench.views.groups import SEEDS, difference_table, group_runs, name_runs, settings_of_config
 from workbench.views.tail import Tail
 
@@ -206,6 +207,22 @@ def test_a_live_figure_of_many_runs_follows_them_and_turns_to_others(tmp_path: P
     view.update()
     shown.flush()
     assert len(shown.data) == 3 and shown.layout.yaxis3.title.text is None
+
+
+def test_nothing_in_the_figures_is_hard_to_read(tmp_path: Path) -> None:
+    """Protects a paper's page: titles, legends and notes keep apart, on both papers, with one group and with many."""
+    runs = seeds(tmp_path, fit__learning_rate=0.5) + [
+        write_run(tmp_path / f"m{i}", fit__learning_rate=0.01 * (i + 1), task__task="a-task-with-a-long-name")
+        for i in range(MOST_GROUPS - 1)
+    ]
+    for theme in ("light", "dark"):
+        for view in (
+            Curves(runs, theme),
+            Curves(runs[:3], theme),
+            Drift(runs, theme),
+            Curves(runs[:1], theme),
+        ):
+            assert check_figure(view.figure()) == []
 
 
 def test_empty_figures_say_what_will_be_there(tmp_path: Path) -> None:

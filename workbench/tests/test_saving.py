@@ -60,7 +60,7 @@ def test_a_picture_has_the_size_of_its_figure(views: list[View], tmp_path: Path,
     if kind == "png":
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         size = [int.from_bytes(content[16 + 4 * i : 20 + 4 * i], "big") for i in range(2)]
-        assert size == [1800, 1280], "twice 900 by 640"
+        assert size == [1720, 1280], "twice 860 by 640"
     else:
         assert content.startswith(b"<svg") and b"How the prompts learn" in content
 

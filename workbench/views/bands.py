@@ -27,6 +27,9 @@ COLOURS = len(colours())
 #: Groups that can be told apart by colour and dash; more are not drawn, and the figure says so.
 MOST_GROUPS = COLOURS * len(DASHES)
 
+#: Pixels: a page of 900 has its margins and its scroll bar as well.
+WIDE = 860
+
 #: Letters in a line of the legend.
 LEGEND = 26
 

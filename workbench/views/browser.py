@@ -22,7 +22,7 @@ from workbench.errors import WorkbenchError, unknown
 from workbench.views.answers import FILE as ANSWERS
 from workbench.views.answers import WAYS
 from workbench.views.answers_beside import AnswersBeside
-from workbench.views.bands import MOST_GROUPS, colour_of
+from workbench.views.bands import MOST_GROUPS, WIDE, colour_of
 from workbench.views.curves import Curves
 from workbench.views.drift import Drift
 from workbench.views.groups import difference_table, group_runs
@@ -72,7 +72,7 @@ class RunBrowser(View):
 
     def __init__(self, folder: str | Path = "runs", theme: Theme = "light") -> None:
         self.folder, self.theme = Path(folder).resolve(), theme
-        self.curves, self.drift = Curves(None, theme, width=900), Drift(None, theme)
+        self.curves, self.drift = Curves(None, theme, width=WIDE), Drift(None, theme)
         self.answers = AnswersBeside(None, theme=theme)
         self.entries: list[Entry] = []
         self._shelf = Shelf(self.folder)
@@ -136,7 +136,7 @@ class RunBrowser(View):
         runs = self.selected
         if not runs:
             runs = [run for entry in self._look() if (run := _run(entry)) is not None][:MOST_SELECTED]
-        return Curves(runs, self.theme, width=900).figure()
+        return Curves(runs, self.theme, width=WIDE).figure()
 
     def widget(self) -> w.VBox:
         """The table, and below it the comparison."""
@@ -151,7 +151,7 @@ class RunBrowser(View):
         parts = [f"<style>{STYLE}</style>{self.table.part()}"]
         if runs := self.selected:
             parts += [self.differences_html(runs), *(view.part() for view in self._views(runs))]
-        return page(f"Runs of {self.folder.name}", parts, self.theme, heading=True)
+        return page(f"Runs in {self.folder.name}", parts, self.theme, heading=True)
 
     def differences_html(self, runs: Sequence[Run]) -> str:
         """The settings in which the groups of `runs` differ, beside the colours that the figures draw them in."""

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.views.bands import Bands
+from workbench.views.bands import WIDE, Bands
 from workbench.views.groups import Group, group_runs
 from workbench.views.tail import Tail
 from workbench.views.theme import INK, VERMILION, Theme, empty_note, heading, template
@@ -35,7 +35,7 @@ class Curves(View):
 
     Args:
         runs: a run, or any number of them.
-        width, height: in pixels; by default 440 by 430 for one run, 900 by 640 for several.
+        width, height: in pixels; by default 440 by 430 for one run, 860 by 640 for several.
         each: show single runs beside the mean of their group from the start. The legend does so at any time.
 
     Attributes:
@@ -202,7 +202,7 @@ class Curves(View):
             uirevision="curves",
         )
         figure.update_layout(
-            bands.layout("How the prompts learn", notes, self.width or 900, self.height or 640)
+            bands.layout("How the prompts learn", notes, self.width or WIDE, self.height or 640)
         )
         unit = "(nats per token)"
         figure.update_yaxes(title_text=f"training loss<br>{unit}", rangemode="tozero", row=1, col=1)

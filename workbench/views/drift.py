@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.errors import WorkbenchError
-from workbench.views.bands import Bands
+from workbench.views.bands import WIDE, Bands
 from workbench.views.curves import listed, run_names
 from workbench.views.groups import group_runs
 from workbench.views.theme import Theme, empty_note, template
@@ -33,7 +33,7 @@ class Drift(View):
         self,
         runs: Run | Iterable[Run] | None = None,
         theme: Theme = "light",
-        width: int = 900,
+        width: int = WIDE,
         height: int = 340,
         each: bool = False,
     ) -> None:

@@ -15,7 +15,7 @@ from workbench.views.theme import FONT, Theme, variables
 
 STYLE = """
 :root { VARIABLES }
-body { margin: 24px auto; max-width: 940px; padding: 0 16px; font: 13px/1.5 FONT; background: var(--wb-paper);
+body { margin: 24px auto; max-width: 940px; padding: 0 12px; font: 13px/1.5 FONT; background: var(--wb-paper);
   color: var(--wb-text); }
 h1 { font-size: 18px; font-weight: 600; margin: 0 0 14px; }
 section { margin: 0 0 22px; overflow-x: auto; }

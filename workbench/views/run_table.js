@@ -35,10 +35,10 @@ function render({ model, el }) {
       model.save_changes();
       arrange();
     });
-    return element("th", { scope: "col", class: column.numeric ? "wb-number" : "" }, button);
+    return element("th", { scope: "col", class: `wb-${column.name}${column.numeric ? " wb-number" : ""}` }, button);
   });
   const body = element("tbody");
-  const head = element("tr", {}, element("th", { scope: "col" }, element("span", { class: "wb-hidden" }, "selected")), ...heads);
+  const head = element("tr", {}, element("th", { scope: "col", class: "wb-box" }, element("span", { class: "wb-hidden" }, "selected")), ...heads);
   const table = element("table", {}, element("thead", {}, head), body);
   const empty = element("div", { class: "wb-none" });
   const frame = element("div", { class: "wb-frame" }, table);
