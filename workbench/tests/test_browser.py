@@ -20,6 +20,7 @@ from workbench.views.answers_beside import differing_words
 from workbench.views.picture import find_browser
 from workbench.views.run_table import MOST_SELECTED, row_of
 from workbench.views.shelf import DAMAGED, Shelf
+from workbench.views.still import still
 
 
 @pytest.fixture
@@ -255,6 +256,16 @@ def test_nothing_is_sent_when_nothing_changed(tmp_path: Path, browse: Any) -> No
     browser._compare.observe(sent.append, names="children")
     browser.refresh()
     assert not sent
+
+
+def test_the_panel_can_stand_still_in_a_report(tmp_path: Path, browse: Any) -> None:
+    """Protects `make report`: its page holds the table and the figures, not a sentence in their place."""
+    write_run(tmp_path / "a")
+    browser = browse(tmp_path)
+    browser.select(["a"])
+    html = still(browser.widget())
+    assert "render({ model" in html and '"id": "a"' in html and "only in Jupyter" not in html
+    assert html.count("Plotly.newPlot(") == 1 and "wb-differences" in html
 
 
 def test_a_selection_that_cannot_be_is_refused(tmp_path: Path, browse: Any) -> None:

@@ -15,6 +15,7 @@ import anywidget
 import traitlets as t
 
 from workbench.views.shelf import Entry
+from workbench.views.still import still
 from workbench.views.theme import CSS
 
 SCRIPT = Path(__file__).with_name("run_table.js").read_text(encoding="utf-8")
@@ -91,7 +92,12 @@ class RunTable(anywidget.AnyWidget):
         traits = {name: getattr(self, name) for name in names} | {"still": True}
         facts = json.dumps(traits).replace("<", "\\u003c")
         script = STILL.replace("SCRIPT", SCRIPT.replace(EXPORT, "")).replace("TRAITS", facts)
-        return f"<style>{STYLE}</style><div><script>{script}</script></div>"
+        return f"<style>{CSS}{STYLE}</style><div class='{' '.join(self._dom_classes)}'><script>{script}</script></div>"
+
+
+@still.register
+def _(table: RunTable) -> str:
+    return table.part()
 
 
 def row_of(entry: Entry) -> dict[str, Any]:
