@@ -27,11 +27,11 @@ STYLE = """
   font: inherit; color: inherit; white-space: normal; }
 .wb-answers th { font-weight: 600; color: var(--wb-text); border-bottom: 2px solid var(--wb-line); }
 .wb-answers th b { font-size: 20px; font-variant-numeric: tabular-nums; }
-.wb-answers .wb-right::before { content: "✓ "; color: #009E73; font-weight: 700; }
-.wb-answers .wb-wrong::before { content: "✗ "; color: #D55E00; font-weight: 700; }
-.wb-answers .wb-part::before { content: "~ "; color: #E69F00; font-weight: 700; }
-.wb-answers .wb-gained { background: color-mix(in srgb, #009E73 12%, transparent); }
-.wb-answers .wb-lost { background: color-mix(in srgb, #D55E00 12%, transparent); }
+.wb-answers .wb-right::before { content: "✓ "; color: var(--wb-good); font-weight: 700; }
+.wb-answers .wb-wrong::before { content: "✗ "; color: var(--wb-second); font-weight: 700; }
+.wb-answers .wb-part::before { content: "~ "; color: var(--wb-quiet); font-weight: 700; }
+.wb-answers .wb-gained { background: color-mix(in srgb, var(--wb-good) 12%, transparent); }
+.wb-answers .wb-lost { background: color-mix(in srgb, var(--wb-second) 12%, transparent); }
 .wb-answers caption { text-align: left; caption-side: top; padding: 2px 0 8px; color: var(--wb-quiet); }
 .wb-answers h4 { margin: 14px 0 2px; font-size: 14px; font-weight: 600; }
 .wb-answers .wb-question { white-space: pre-wrap; }

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 QUESTION, ANSWER = 240, 160
 
 MARKS = """
-.wb-beside .wb-differs td:first-child { border-left: 3px solid #E69F00; padding-left: 8px; }
-.wb-beside mark { background: color-mix(in srgb, #E69F00 28%, transparent); color: inherit; border-radius: 2px;
+.wb-beside .wb-differs td:first-child { border-left: 3px solid var(--wb-quiet); padding-left: 8px; }
+.wb-beside mark { background: color-mix(in srgb, var(--wb-quiet) 28%, transparent); color: inherit; border-radius: 2px;
   padding: 0 1px; }
 .wb-beside { overflow-x: auto; }
 .wb-beside table { min-width: 560px; }

@@ -55,7 +55,7 @@ STYLE = """
 body[data-jp-theme-light="false"] .wb-light .wb-swatch { filter: TURN; }
 .wb-compare .wb-empty { padding: 22px 0; text-align: center; color: var(--wb-quiet); border: 1px dashed var(--wb-line);
   border-radius: 6px; margin: 10px 0; }
-.wb-compare .wb-fault { border-left: 3px solid #D55E00; padding: 4px 12px; margin: 8px 0; }
+.wb-compare .wb-fault { border-left: 3px solid var(--wb-second); padding: 4px 12px; margin: 8px 0; }
 """.replace("TURN", TURN)
 
 

@@ -50,9 +50,11 @@ _LIGHT = {
     "line": "#c9d0d7",
     "first": BLUE,
     "second": VERMILION,
+    "good": GREEN,
 }
 
-#: The colours of what is not data; `first` and `second` are those of what is looked at first.
+#: The colours of what is not data; `first` and `second` are those of what is looked at first, and `good` and `second`
+#: mark what is right and what is wrong.
 INK: dict[Theme, dict[str, str]] = {
     "light": _LIGHT,
     "dark": {name: turned(colour) for name, colour in _LIGHT.items()},
