@@ -188,3 +188,17 @@ def test_a_figure_is_drawn_while_a_cell_runs() -> None:
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
+
+
+def test_a_marker_may_hold_an_array() -> None:
+    """Protects figures with a colour a point: arrays inside a style are compared as arrays, and a change is drawn."""
+    colours = np.arange(5.0)
+    one, other = (
+        go.Figure(go.Scatter(x=colours, y=colours, marker={"color": now, "size": 3}))
+        for now in (colours, colours[::-1].copy())
+    )
+    live = LiveFigure(one)
+    for figure in (other, other, one):
+        live.draw(figure)
+        live.flush()
+        assert list(live.data[0].marker.color) == list(figure.data[0].marker.color)

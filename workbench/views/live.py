@@ -165,6 +165,8 @@ def _same(one: Any, other: Any) -> bool:
             one.dtype.kind == other.dtype.kind == "f"
         )  # a path has gaps, and a gap (nan) is not equal to itself
         return bool(np.array_equal(one, other, equal_nan=gaps))
+    if isinstance(one, dict) and isinstance(other, dict):  # a marker, whose colours may be an array
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
     return type(one) is type(other) and bool(one == other)
 
 
