@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.tasks.task import Example, Task, list_tasks, load_task
     from workbench.training.bank import BankStep, fit_many
     from workbench.training.config import FitConfig
+    from workbench.training.cost import Cost, estimate
     from workbench.training.evaluate import Evaluation, compare, evaluate
     from workbench.training.fit import fit, resume
     from workbench.training.job import Job, JobConfig
@@ -73,6 +74,8 @@ _HOMES = {
     "load_task": "tasks.task",
     "BankStep": "training.bank",
     "fit_many": "training.bank",
+    "Cost": "training.cost",
+    "estimate": "training.cost",
     "FitConfig": "training.config",
     "Evaluation": "training.evaluate",
     "compare": "training.evaluate",
@@ -88,6 +91,7 @@ _ROOMS = ("analysis", "backbones", "claims", "methods", "tasks", "training", "vi
 __all__ = [  # written out, so that tools which only read see it
     "Backbone",
     "BankStep",
+    "Cost",
     "DeepPrompt",
     "DeepPromptConfig",
     "Evaluation",
@@ -115,6 +119,7 @@ __all__ = [  # written out, so that tools which only read see it
     "__version__",
     "bundled",
     "compare",
+    "estimate",
     "evaluate",
     "fit",
     "fit_many",

@@ -62,21 +62,21 @@ def _bank(count: int, shape: Shape, more: str = "") -> Measurement:
         return [prompt.grad for prompt in ours_prompts]  # type: ignore[misc]
 
     def ours_one_by_one() -> list[Tensor]:
-        gradients = []
+        gradients: list[Any] = []
         for prompt, i in zip(ours_prompts, ids, strict=True):
             prompt.grad = None
             logits, answers = answer_logits(work.backbone, work.rows(i), Injection(prompt[None]))
             torch.nn.functional.cross_entropy(logits.float(), answers).backward()
             gradients.append(prompt.grad)
-        return gradients  # type: ignore[return-value]
+        return gradients
 
     def peer() -> list[Tensor]:
-        gradients = []
+        gradients: list[Any] = []
         for (model, prompt), i, asked in zip(peers, ids, labels, strict=True):
             prompt.grad = None
             model(input_ids=i, attention_mask=torch.ones_like(i), labels=asked).loss.backward()
             gradients.append(prompt.grad)
-        return gradients  # type: ignore[return-value]
+        return gradients
 
     def check() -> None:
         expected = [g.clone() for g in peer()]

@@ -87,7 +87,8 @@ class Work:
             intermediate_size=shape.inner or 4 * shape.width * 2 // 3,
             max_position_embeddings=1024,
         )
-        self.model = LlamaForCausalLM(self.config).to(shape.device, shape.dtype).eval()
+        model: Any = LlamaForCausalLM(self.config)
+        self.model = model.to(shape.device, shape.dtype).eval()
         self.backbone = Backbone(self.model, _NoTokenizer(), "llama")  # type: ignore[arg-type]
         assert self.backbone.layouts.shared_prefix  # probed now, not while something is timed
 

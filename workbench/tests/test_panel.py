@@ -139,3 +139,22 @@ def test_a_run_that_failed_says_so_on_a_new_panel(backbone: str, tmp_path: Path)
     assert "no test split" in shown and "<details><summary>Where it happened" in shown
     assert not panel._train.disabled
     panel.close()
+
+
+def test_the_cost_is_said_before_the_start(backbone: str, tmp_path: Path) -> None:
+    """Estimate names parameters, tokens and time below the form, and leaves neither a run nor a line behind a change."""
+    panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"], tokens=3, steps=6)
+    busy = time.thread_time()
+    panel._ask.click()
+    assert time.thread_time() - busy < 0.1
+    until(lambda: "tokens a step" in panel.form.cost.value)
+    assert f"{3 * zoo.backbone('llama').width} parameters" in panel.form.cost.value
+    assert not list(tmp_path.iterdir())
+    panel.form.controls["tokens"].value = 4
+    assert panel.form.cost.value == ""
+    panel.form.controls["task"].widget.options = ("nowhere", *panel.form.controls["task"].widget.options)
+    panel.form.controls["task"].value = "nowhere"
+    panel._ask.click()
+    until(lambda: "nowhere" in panel._status.value)
+    assert panel.form.cost.value == ""
+    panel.close()

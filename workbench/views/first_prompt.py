@@ -26,13 +26,14 @@ from workbench.views.curves import Curves
 from workbench.views.form import Form
 from workbench.views.live import INTERVAL
 from workbench.views.movement import Movement
-from workbench.views.theme import BLUE, INK, Theme
+from workbench.views.theme import BLUE, Theme
 from workbench.views.work import (
     FRAME,
     Moment,
     Settings,
     Start,
     config_of,
+    cost_of,
     moment,
     new_path,
     newest_path,
@@ -45,22 +46,17 @@ TASKS = ("find-person", "second-word", "smaller-number", "comparative", "female-
 STYLE = """
 .wb-panel { max-width: 920px; padding: 4px 10px 10px 2px; background: var(--wb-paper); }
 .wb-panel .widget-html { margin: 0; }
-.wb-panel .wb-form { column-gap: 14px; row-gap: 8px; }
-.wb-panel .wb-form > .jupyter-widgets { flex-direction: column; align-items: stretch; height: auto; margin: 0; }
-.wb-panel .wb-form .widget-label { text-align: left; font-size: 12px; color: var(--wb-quiet); line-height: 20px;
-  height: 20px; width: auto; }
-.wb-panel .wb-form select, .wb-panel .wb-form input { width: 100%; height: 30px; flex: none; }
 .wb-panel .wb-buttons { column-gap: 8px; margin: 12px 0 2px; align-items: center; }
 .wb-panel .wb-buttons button { height: 32px; line-height: 32px; width: 104px; margin: 0; border-radius: 4px; }
 .wb-panel .wb-status { font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
   font-variant-numeric: tabular-nums; margin-bottom: 8px; }
 .wb-panel .wb-status small { color: var(--wb-quiet); font-size: 12px; }
 .wb-panel .wb-track { height: 4px; border-radius: 2px; background: var(--wb-line); margin: 8px 0 6px; }
-.wb-panel .wb-track > div { height: 4px; border-radius: 2px; background: #0072B2; transition: width .2s linear; }
-.wb-panel .wb-track.wb-paused > div { background: #E69F00; }
-.wb-panel .wb-track.wb-failed > div { background: #D55E00; }
-.wb-panel .wb-track.wb-finished > div { background: #009E73; }
-.wb-panel .wb-error { border-left: 3px solid #D55E00; padding: 6px 12px; margin: 8px 0; }
+.wb-panel .wb-track > div { height: 4px; border-radius: 2px; background: var(--wb-first); transition: width .2s linear; }
+.wb-panel .wb-track.wb-paused > div { background: var(--wb-quiet); }
+.wb-panel .wb-track.wb-failed > div { background: var(--wb-second); }
+.wb-panel .wb-track.wb-finished > div { background: var(--wb-good); }
+.wb-panel .wb-error { border-left: 3px solid var(--wb-second); padding: 6px 12px; margin: 8px 0; }
 .wb-panel .wb-error pre { font-size: 11px; line-height: 1.4; overflow-x: auto; color: var(--wb-quiet); }
 .wb-panel .wb-error summary { cursor: pointer; color: var(--wb-quiet); font-size: 12px; margin-top: 4px; }
 """
@@ -139,6 +135,20 @@ class FirstPrompt:
         """Starts a new run with what the form says."""
         settings = self.form.value
         self._begin(Job(config_of(settings), new_path(self.folder, settings)))
+
+    def estimate(self) -> None:
+        """Says below the form what the training would cost, from a few steps of it that change nothing."""
+        settings = self.form.value
+        self.form.show_cost("A few steps are tried …", settings)
+        threading.Thread(target=self._estimate, args=(settings,), name="estimate", daemon=True).start()
+
+    def _estimate(self, settings: Settings) -> None:
+        try:
+            self.form.show_cost(cost_of(settings), settings)
+        except Exception as error:
+            self.form.show_cost(None, settings)
+            self._fault = error
+            self.refresh()
 
     def pause(self) -> None:
         """Holds the training; `resume` lets it go on."""
@@ -223,7 +233,7 @@ class FirstPrompt:
         undone = now is not None and now.step < now.steps
         resumable = stage == "paused" or (stage in ("stopped", "interrupted") and undone)
         self.form.set_disabled(active)
-        self._train.disabled = active
+        self._train.disabled = self._ask.disabled = active
         self._hold.disabled = not (stage == "training" or resumable)
         self._hold.description, self._hold.icon = ("Resume", "play") if resumable else ("Pause", "pause")
         self._end.disabled = not active
@@ -241,12 +251,10 @@ class FirstPrompt:
             "Pause", "pause", lambda: self.resume() if self._resumes() else self.pause()
         )
         self._end = self._button("Stop", "stop", self.stop)
-        self._buttons = (self._train, self._hold, self._end)
+        self._ask = self._button("Estimate", "clock-o", self.estimate)
+        self._buttons = (self._train, self._hold, self._end, self._ask)
         self._status = w.HTML(layout={"width": "100%"})
-        colours = "; ".join(f"--wb-{name}: {colour}" for name, colour in INK[theme].items())
-        style = w.HTML(
-            f"<style>.wb-panel.wb-{theme} {{ {colours} }} {STYLE}</style>", layout={"display": "none"}
-        )
+        style = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         buttons = w.HBox(self._buttons).add_class("wb-buttons")
         figures = w.HBox([self.curves.widget(), self.movement.widget()], layout={"flex_flow": "row wrap"})
         parts = [style, self.form.box, buttons, self._status, figures, self.answers.widget()]

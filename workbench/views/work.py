@@ -23,6 +23,7 @@ from workbench.training.run import ALIVE, Run
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
+    from workbench.training.cost import Cost
 
 FRAME = "frame.safetensors"
 
@@ -36,19 +37,15 @@ Stage = Literal["loading", "training", "paused", "answering", "finished", "stopp
 class Settings:
     """What the form of the first panel asks for."""
 
-    backbone: str = field(default="tiny-llama", metadata={"label": "Backbone", "width": "170px"})
+    backbone: str = field(default="tiny-llama", metadata={"label": "Backbone"})
     """A bundled name, a folder, or a Hub id."""
-    task: str = field(default="", metadata={"label": "Task", "width": "210px"})
+    task: str = field(default="", metadata={"label": "Task"})
     """A task of the small world, or a file."""
-    tokens: int = field(
-        default=10, metadata={"label": "Prompt length", "min": 1, "max": 500, "width": "110px"}
-    )
+    tokens: int = field(default=10, metadata={"label": "Prompt length", "min": 1, "max": 500})
     """Number of vectors in the prompt."""
-    learning_rate: float = field(
-        default=0.03, metadata={"label": "Learning rate", "min": 0.0, "width": "110px"}
-    )
+    learning_rate: float = field(default=0.03, metadata={"label": "Learning rate", "min": 0.0})
     """Step size of the optimiser at its height."""
-    steps: int = field(default=150, metadata={"label": "Steps", "min": 1, "max": 100_000, "width": "110px"})
+    steps: int = field(default=150, metadata={"label": "Steps", "min": 1, "max": 100_000})
     """Steps of training; each reads one batch."""
 
 
@@ -97,6 +94,17 @@ class Start(threading.Thread):
     def stop(self) -> None:
         """Has the job stopped as soon as it has begun."""
         self._unwanted.set()
+
+
+def cost_of(settings: Settings) -> Cost:
+    """What a training by these settings would cost."""
+    from workbench.tasks.task import Task
+    from workbench.training.cost import estimate
+    from workbench.training.work import shared_backbone
+
+    config = config_of(settings).checked()
+    backbone = shared_backbone(config.backbone, config.device, config.dtype)
+    return estimate(backbone, config.make(backbone), Task.from_config(config.task_config), config.fit)
 
 
 def make_frame(job: Job) -> None:
