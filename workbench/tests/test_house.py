@@ -107,7 +107,16 @@ def test_what_is_promised_lazily_is_there() -> None:
     assert not missing
 
 
-ROOMS = ["tasks", "backbones", "methods", "training", "analysis", "claims", "views", "cli"]  # from the ground up
+ROOMS = [
+    "tasks",
+    "backbones",
+    "methods",
+    "training",
+    "analysis",
+    "claims",
+    "views",
+    "cli",
+]  # from the ground up
 
 
 def test_imports_point_downwards() -> None:
