@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.views import LiveFigure
+from workbench.views.live import INTERVAL
 
 UPDATES = 1500
 FIGURES = [
@@ -202,3 +203,16 @@ def test_a_marker_may_hold_an_array() -> None:
         live.draw(figure)
         live.flush()
         assert list(live.data[0].marker.color) == list(figure.data[0].marker.color)
+
+
+def test_a_drawing_does_not_wait_for_the_refresh_of_the_one_before() -> None:
+    """Protects a slider: its next move comes within the second after which the page's copy is brought up to date."""
+    first, second = (go.Figure(go.Scatter(x=[1.0], y=[height])) for height in (1.0, 2.0))
+    live = LiveFigure(first)
+    live.draw(second)
+    live.flush()
+    live._trace_edit_in_process = False  # the page has answered
+    time.sleep(INTERVAL + 0.05)
+    live.draw(first)
+    time.sleep(0.15)
+    assert live.data[0].y[0] == 1.0

@@ -74,6 +74,8 @@ class LiveFigure(go.FigureWidget):
             if self._drawer is None:
                 self._drawer = threading.Thread(target=self._draw_in_turn, name="live figure", daemon=True)
                 self._drawer.start()
+            else:
+                self._turn.notify_all()  # it may be waiting for the refresh, which is later than this one's turn
 
     def _draw_in_turn(self) -> None:
         """The thread that draws; it ends when nothing waits and the browser's copy is up to date."""
