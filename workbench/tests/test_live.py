@@ -209,9 +209,10 @@ def test_a_drawing_does_not_wait_for_the_refresh_of_the_one_before() -> None:
     """Protects a slider: its next move comes within the second after which the page's copy is brought up to date."""
     first, second = (go.Figure(go.Scatter(x=[1.0], y=[height])) for height in (1.0, 2.0))
     live = LiveFigure(first)
+    live.set_state({})  # a page listens
     live.draw(second)
     live.flush()
-    live._trace_edit_in_process = False  # the page has answered
+    live._trace_edit_in_process = False  # and has drawn
     time.sleep(INTERVAL + 0.05)
     live.draw(first)
     time.sleep(0.15)
