@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help lab test test-notebooks screenshots lint bench lock
+.PHONY: help lab test test-notebooks screenshots report lint bench lock
 
 # The first Python that fits and can make virtual environments; choose another by `make lab PYTHON=…`.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
@@ -26,11 +26,15 @@ lab: .venv/.installed-lab  ## opens JupyterLab on the first notebook
 test: .venv/.installed-test  ## the unit tests
 	$(BIN)/python -m pytest workbench $(ARGS)
 
-test-notebooks: .venv/.installed-test  ## the end-to-end tests: notebooks in a browser, the command line as a process
+test-notebooks: .venv/.installed-test  ## notebooks without a browser and in one, on two ipykernels; the shell commands
 	$(BIN)/python -m pytest tests $(ARGS)
 
-screenshots: .venv/.installed-test  ## the pictures of the README, taken from the notebooks in a real browser
-	WORKBENCH_REQUIRE_BROWSER=1 WORKBENCH_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests -k notebook_first $(ARGS)
+screenshots: .venv/.installed-test  ## a picture of each notebook in docs/images, taken in a real browser
+	WORKBENCH_REQUIRE_BROWSER=1 WORKBENCH_SCREENSHOTS=docs/images $(BIN)/python -m pytest \
+	  tests/test_notebooks_browser.py -k "person_uses and installed" $(ARGS)
+
+report: .venv/.installed-lab  ## carries out all notebooks; one site of pages in reports/ that opens without Jupyter
+	$(BIN)/python -m workbench.views.report $(ARGS)
 
 lint: .venv/.installed-lint  ## format, rules, types
 	$(BIN)/ruff format --check .
