@@ -117,8 +117,9 @@ def make_model(architecture: str, scale: float = 6.0, seed: int = 0) -> torch.nn
 def backbone(architecture: str) -> Backbone:
     """The shared backbone of that architecture; frozen, so sharing is safe.
 
-    RWKV in float64: with weights of this scale its exponentials of repeated tokens cost float32 four of its digits,
+    RWKV and Mamba in float64: with weights of this scale their exponentials cost float32 four of its digits,
     in a row alone as well.
     """
     model = make_model(architecture)
-    return Backbone(model.double() if architecture == "rwkv" else model, tokenizer(), f"small-{architecture}")
+    exact = model.double() if architecture in ("rwkv", "mamba") else model
+    return Backbone(exact, tokenizer(), f"small-{architecture}")
