@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from workbench.tests.methods_zoo import MAKERS
 from workbench.tests.test_priors import SETTINGS
 from workbench.training.config import FitConfig
 from workbench.training.cost import Cost
-from workbench.views.fields import differences, docs, read, wanted, written
+from workbench.views.fields import docs, read, wanted, written
 from workbench.views.form import Control, Form
 
 OURS = {kind: cls for kind, cls in METHODS.items() if cls.__module__.startswith("workbench.methods")}
@@ -349,19 +348,3 @@ def test_a_type_that_cannot_be_typed_is_refused_when_the_form_is_made() -> None:
     with pytest.raises(TypeError, match="no control for <class 'bytes'>"):
         Form(Strange())
     assert wanted(int | None) == "a whole number or nothing"
-
-
-# Two of a kind
-
-
-def test_differences_are_named_by_their_path() -> None:
-    """Protects the run browser: what differs, and nothing else, deep inside too, and in runs as they lie on the disk."""
-    one = FitConfig()
-    other = replace(one, steps=300, text=replace(one.text, cut="end"))
-    assert differences(one, other) == {"steps": (200, 300), "text.cut": ("start", "end")}
-    assert differences(one, json.loads(json.dumps(one.to_json()))) == {}
-    first, second = SoftPromptConfig(), SoftPromptConfig(prior={"name": "shell", "radius": 4.0})
-    assert differences({"method": first}, {"method": second}) == {
-        "method.prior.name": ("vocabulary", "shell"),
-        "method.prior.radius": (None, 4.0),
-    }

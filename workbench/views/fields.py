@@ -2,7 +2,6 @@
 
 label, docs, options    what a field is called, its help, and the choices that its type leaves
 written, read, wanted   a value as one would type it, the way back, and what is asked for in words
-differences             the fields in which two configurations differ
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field
 from decimal import Decimal
 from functools import cache
 from itertools import pairwise
@@ -161,30 +160,3 @@ def wanted(kind: Any) -> str:
 
 
 # Two of a kind
-
-
-def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two configurations differ: dotted name to the value in the one and in the other.
-
-    >>> differences({"fit": {"steps": 200, "seed": 0}}, {"fit": {"steps": 300, "seed": 0}})
-    {'fit.steps': (200, 300)}
-
-    Args:
-        one, other: dataclass instances, or a run's `config` as it is read from JSON, or one of each. A field that the
-            other does not have counts as None; a tuple and a list of the same are the same.
-    """
-    here, there = _flat(one), _flat(other)
-    pairs = {name: (here.get(name), there.get(name)) for name in {**here, **there}}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, dict):
-        return {
-            name: leaf
-            for key, part in value.items()
-            for name, leaf in _flat(part, f"{at}.{key}" if at else str(key)).items()
-        }
-    return {at: list(value) if isinstance(value, tuple) else value}
