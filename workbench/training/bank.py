@@ -32,8 +32,8 @@ from workbench.training.member import Data, Member, Step
 from workbench.training.run import Run
 
 _ENOUGH = {"cpu": 1024, "accelerator": 16_384}
-"""Positions in one pass, above which more make it no cheaper: longer rows then wait for the next. On two CPU cores
-1,024 cost as much each as 16,384; the accelerator's number is a guess."""
+"""Positions in one pass, above which more make it no cheaper: longer rows then wait for the next. Found by measuring on
+a CPU; the accelerator's number is a guess."""
 _SHARED = ("precision", "gradient_checkpointing")  # settings of the pass itself
 
 

@@ -82,7 +82,8 @@ class Data:
     @staticmethod
     def _need(task: Task, split: str) -> None:
         if split not in task.splits:
-            raise WorkbenchError(f"{task.name} has no {split} split; give one, or set evaluate_every=0")
+            without = ", or set evaluate_every=0" if split == "validation" else ""
+            raise WorkbenchError(f"{task.name} has no {split} split; give one{without}")
 
 
 class Member:

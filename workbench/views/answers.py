@@ -7,13 +7,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.training.answers import FILE, WAYS
 from workbench.views.theme import CSS, INK, Theme, empty_note, template
-from workbench.views.view import View
+from workbench.views.view import Table
 
 if TYPE_CHECKING:
     from workbench.training.run import Run
@@ -40,7 +39,7 @@ STYLE = """
 """
 
 
-class Answers(View):
+class Answers(Table):
     """The answers that a run's directory holds, once its prompt has been trained and asked."""
 
     def __init__(self, run: Run | None = None, theme: Theme = "light", rows: int = 12) -> None:
@@ -98,18 +97,6 @@ class Answers(View):
     def title(asked: dict[str, Any]) -> str:
         """What was asked, and of whom."""
         return f"{asked['task']}: {asked['questions']} unseen questions, asked of {asked['backbone']}"
-
-    def widget(self) -> ipywidgets.HTML:
-        """The table as HTML that `update()` rewrites."""
-        if not hasattr(self, "_widget"):
-            self._widget = ipywidgets.HTML(self.table_html(), layout={"width": "100%"})
-        return self._widget
-
-    def update(self) -> None:
-        """Rewrites the widget's table from the run's directory."""
-        html = self.table_html()
-        if self.widget().value != html:
-            self.widget().value = html
 
     def html(self) -> str:
         """The table as a page of its own."""

@@ -10,7 +10,6 @@ from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -20,7 +19,7 @@ from workbench.views.curves import listed
 from workbench.views.groups import name_runs
 from workbench.views.page import page
 from workbench.views.theme import CSS, INK, Theme, empty_note, heading, template
-from workbench.views.view import View
+from workbench.views.view import Table
 
 if TYPE_CHECKING:
     from workbench.training.run import Run
@@ -50,7 +49,7 @@ class Column:
     """Over all that it was asked, 0 to 1."""
 
 
-class AnswersBeside(View):
+class AnswersBeside(Table):
     """The answers of some runs to the same questions.
 
     Args:
@@ -173,18 +172,6 @@ class AnswersBeside(View):
             height=160 + 17 * lines + 8 * len(table),
             margin={"l": 1, "r": 1, "t": 64, "b": 1},
         )
-
-    def widget(self) -> ipywidgets.HTML:
-        """The table as HTML that `update()` rewrites."""
-        if not hasattr(self, "_widget"):
-            self._widget = ipywidgets.HTML(self.table_html(), layout={"width": "100%"})
-        return self._widget
-
-    def update(self) -> None:
-        """Rewrites the widget's table from the runs' directories."""
-        html = self.table_html()
-        if self.widget().value != html:
-            self.widget().value = html
 
     def html(self) -> str:
         """The table as a page of its own."""

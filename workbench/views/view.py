@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -77,3 +78,23 @@ class View(ABC):
     def part(self) -> str:
         """The view as a piece of a page that holds plotly's library."""
         return figure_part(self.figure())
+
+
+class Table(View):
+    """A view that a page shows as an HTML table, and a picture as a figure."""
+
+    @abstractmethod
+    def table_html(self) -> str:
+        """The table with its style."""
+
+    def widget(self) -> ipywidgets.HTML:
+        """The table as HTML that `update()` rewrites."""
+        if not hasattr(self, "_widget"):
+            self._widget = ipywidgets.HTML(self.table_html(), layout={"width": "100%"})
+        return self._widget
+
+    def update(self) -> None:
+        """Rewrites the widget's table from what is on the disk now."""
+        html = self.table_html()
+        if self.widget().value != html:
+            self.widget().value = html
