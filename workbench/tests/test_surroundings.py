@@ -36,18 +36,9 @@ def test_the_vocabulary_of_a_layer_is_what_it_reads_of_each_token_alone(backbone
     around = Surroundings(backbone, "layer 2")
     for row in (5, 700):
         token = int(around.ids[row])
-        seen = []
-        with reading(lambda layer, hidden: (seen.append((layer, hidden.detach())), hidden)[1]):
-            ids = torch.tensor([[token]])
-            with torch.no_grad():
-                backbone.runner(
-                    backbone.embed(ids),
-                    torch.ones(1, 1, dtype=torch.bool),
-                    torch.zeros(1, 1, dtype=torch.long),
-                )
-        alone = dict(seen)[2][0, 0].numpy()
-        np.testing.assert_allclose(around.vocabulary[row], alone, atol=2e-4)
-        assert np.abs(around.vocabulary[row + 1] - alone).max() > 0.05  # another token would be seen
+        alone = read_alone(backbone, token, 2)
+        np.testing.assert_allclose(around.vocabulary[row], alone, atol=1e-4)
+        assert np.abs(around.vocabulary[row + 1] - alone).max() > 0.02  # another token would be seen
         assert around.words[row] == backbone.tokenizer.decode([token]).strip()
 
 
