@@ -75,6 +75,8 @@ def _of_code(cell: dict[str, Any]) -> list[str]:
             for n in ast.walk(tree)
         ):
             found.append("a definition")
+        if tree.body and ast.unparse(tree.body[-1]).endswith(".figure()"):
+            found.append("a bare figure, light on a dark page; show its view")
     return found
 
 
@@ -108,6 +110,9 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a long cell": lambda n: _code(n).update(source="a = 1\n" * (MOST_LINES + 1)),
     "not plain Python": lambda n: _code(n).update(source="!pip install this"),
     "a definition": lambda n: _code(n).update(source="async def run():\n    pass"),
+    "a bare figure, light on a dark page; show its view": lambda n: _code(n).update(
+        source="Forgetting().figure()"
+    ),
     "a size that nobody runs": lambda n: _code(n)["metadata"].update(workbench={"tiny": "a = 1"}),
 }
 

@@ -52,7 +52,7 @@ def test_notebooks_are_described_by_their_own_words(tmp_path: Path) -> None:
         ["01_none.ipynb", "01_none", ""],
         ["02_new.ipynb", "<New>", "One thing. Another!"],
     ]
-    html = view._repr_html_()
+    html = view.table_html()
     assert "&lt;New&gt;</a>" in html and "<New>" not in html and '02_new.ipynb"' in html
     assert len(Notebooks(NOTEBOOKS).data()) == len(list(NOTEBOOKS.glob("*.ipynb")))
 
@@ -113,7 +113,7 @@ def test_forgetting_draws_every_cell_where_a_guess_meets_half() -> None:
 
 def test_runs_are_listed_newest_first_and_counted(tmp_path: Path) -> None:
     """Protects the list from a folder with hundreds of runs: the newest are shown, and how many there are is said."""
-    assert "no runs yet" in Runs(tmp_path / "none")._repr_html_()
+    assert "no runs yet" in Runs(tmp_path / "none").table_html()
     make_run(tmp_path / "study/a")
     view = Runs(tmp_path)
     (row,) = view.data().to_dict("records")
@@ -131,14 +131,14 @@ def test_runs_are_listed_newest_first_and_counted(tmp_path: Path) -> None:
         "started": "",
     }
     assert (
-        "stopped, step 3 of 9" in view._repr_html_()
-        and "token f1 20%" in view._repr_html_()
+        "stopped, step 3 of 9" in view.table_html()
+        and "token f1 20%" in view.table_html()
         and not view.note()
     )
     for number in range(module.MOST_RUNS):
         make_run(tmp_path / f"b{number}", 0)
     assert len(view.data()) == module.MOST_RUNS and f"of {module.MOST_RUNS + 1} runs" in view.note()
-    assert pd.isna(view.data()["loss"]).all() or "step 0 of 9" in view._repr_html_()
+    assert pd.isna(view.data()["loss"]).all() or "step 0 of 9" in view.table_html()
 
 
 def test_claims_stand_beside_their_evidence(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_map_loads_no_model() -> None:
     code = "import sys; from workbench.views import Cards, Claims, Forgetting, Installed, Notebooks, Runs\n"
     code += f"views = [Notebooks({str(NOTEBOOKS)!r}), Installed(), Cards(), Runs('.'), Claims()]\n"
     code += (
-        "[view._repr_html_() for view in views]; Forgetting().figure()\nprint('transformers' in sys.modules)"
+        "[view.table_html() for view in views]; Forgetting().figure()\nprint('transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
 import re
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
+import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-import torch
 
 from workbench import views
-from workbench.analysis.frame import Frame, fit_frame
+from workbench.analysis.frame import fit_frame
+from workbench.tests.run_folders import write_run
 from workbench.training.run import Run
 from workbench.views.check import FAINTEST, SMALLEST, check_figure, contrast
 from workbench.views.curves import Curves
+from workbench.views.report import FIGURE, WIDGET
 from workbench.views.theme import COLOURWAY, CSS, INK, Theme, colours, empty_note, heading, template, turned
 from workbench.views.view import View
 
@@ -191,60 +196,54 @@ def test_axes_that_show_no_numbers_need_no_title_and_second_axes_do() -> None:
 # Every view
 
 
+def subclasses(kind: type) -> Iterator[type]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)
+
+
+for module in pkgutil.iter_modules(views.__path__, views.__name__ + "."):
+    importlib.import_module(module.name)
+#: Every view that can be made, whether the room's front names it or not.
+VIEWS = sorted(
+    {v for v in subclasses(View) if not inspect.isabstract(v) and v.__module__.startswith(views.__name__)},
+    key=lambda view: view.__name__,
+)
+
+
 @pytest.fixture
 def given(tmp_path: Path) -> dict[str, Any]:
-    """What views are made of: a run with everything, another that differs in its seed, and a frame."""
-    runs = [write_run(tmp_path / f"{seed:04d}-tiny-llama-find-person", seed) for seed in (0, 1)]
+    """What views are made of: a run with everything, another that differs in its seed, their folder, and a frame."""
+    runs = [write_run(tmp_path / f"runs/{seed}", snapshots=True, fit__seed=seed) for seed in (0, 1)]
+    for run in runs:
+        write_answers(run)
     dice = np.random.default_rng(1)
     words = tuple(f"word{i}" for i in range(60))
     frame = fit_frame(dice.normal(size=(60, 12)) * np.linspace(3, 0.1, 12), words, dice.normal(size=(4, 12)))
-    assert isinstance(frame, Frame)
     return {"run": runs[0], "runs": runs, "frame": frame}
 
 
-def write_run(path: Path, seed: int) -> Run:
-    config = {
-        "backbone": {"name": "tiny-llama"},
-        "task": {"task": "find-person"},
-        "method": {
-            "kind": "soft-prompt",
-            "config": {"tokens": 4, "seed": seed, "prior": {"name": "vocabulary"}},
-        },
-        "fit": {"steps": 40, "learning_rate": 0.05, "seed": seed},
-    }
-    run, dice = Run.create(path, config), np.random.default_rng(seed)
-    start = dice.normal(size=(4, 12)).astype(np.float32)
-    for step in range(1, 41):
-        line: dict[str, Any] = {"step": step, "loss": 3.0 / (step + seed), "tokens": 20, "seconds": 0.5}
-        line |= {"learning_rate": 0.05, "gradient_norm": 1.0}
-        if step % 10 == 0:
-            line["validation"] = {"loss": 1.0, "accuracy": step / 100}
-        run.append_metrics(line)
-    for step in (0, 20, 40):
-        run.write_snapshot(step, {"embeddings": torch.tensor(start + step / 40)})
-    run.write_status(state="finished", step=40, steps=40)
+def write_answers(run: Run) -> None:
     ways = {"zero_shot": "the", "hand_written": "a", "trained": "oslo"}
-    row = {"question": "norway ->", "expected": "oslo"}
-    row |= {
-        k: v
-        for way, text in ways.items()
-        for k, v in {way: text, f"{way}_score": float(text == "oslo")}.items()
-    }
+    row: dict[str, Any] = {"question": "norway ->", "expected": "oslo"}
+    for way, text in ways.items():
+        row |= {way: text, f"{way}_score": float(text == "oslo")}
     answers = {"backbone": "tiny-llama", "task": "find-person", "metric": "exact_match", "questions": 1}
-    answers |= {
-        "hand_prompt": "spain -> madrid",
-        "scores": {way: row[f"{way}_score"] for way in ways},
-        "rows": [row],
-    }
-    (path / "answers.json").write_text(json.dumps(answers))
-    return run
+    answers |= {"hand_prompt": "spain -> madrid", "rows": [row]}
+    answers |= {"scores": {way: row[f"{way}_score"] for way in ways}}
+    (run.path / "answers.json").write_text(json.dumps(answers))
 
 
-VIEWS = [
-    found
-    for name in views.__all__
-    if inspect.isclass(found := getattr(views, name)) and issubclass(found, View) and found is not View
-]
+def made(view: type[View], theme: Theme, given: dict[str, Any]) -> Iterator[View]:
+    """A view with nothing, with all that is given, and with one run where it takes several."""
+    wanted = inspect.signature(view).parameters
+    fitting = {name: value for name, value in given.items() if name in wanted}
+    ways = [{}, fitting, *([{**fitting, "runs": given["run"]}] if "runs" in wanted else [])]
+    for arguments in ways:
+        if all(name in arguments or p.default is not p.empty for name, p in wanted.items()):
+            drawn = view(**arguments, theme=theme)
+            yield drawn
+            getattr(drawn, "close", lambda: None)()  # one that follows a folder ends its thread
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
@@ -254,12 +253,26 @@ def test_every_view_can_be_read(
 ) -> None:
     """Protects every figure, empty and full: titled axes, letters of a size, and nothing on top of anything else."""
     monkeypatch.chdir(tmp_path)
-    wanted = inspect.signature(view).parameters
-    made = [{}, {name: value for name, value in given.items() if name in wanted}]
-    if "runs" in wanted:
-        made.append({**made[1], "runs": given["run"]})
-    for arguments in made:
-        if all(name in arguments or p.default is not p.empty for name, p in wanted.items()):
-            drawn = view(**arguments, theme=theme)
-            assert check_figure(drawn.figure()) == [], arguments
-            getattr(drawn, "close", lambda: None)()  # one that follows a folder ends its thread
+    tried = 0
+    for drawn in made(view, theme, given):
+        assert check_figure(drawn.figure()) == [], vars(drawn)
+        tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
+def test_every_view_follows_the_theme_of_the_page_as_the_last_line_of_a_cell(
+    view: type[View], given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects dark pages: what a cell shows stands within the class that the theme's rule turns, or in the page's ink."""
+    monkeypatch.chdir(tmp_path)
+    for drawn in made(view, "light", given):
+        shown = drawn._repr_mimebundle_()
+        assert FIGURE not in shown, "a bare figure is light on every page"
+        if WIDGET in shown:
+            widget = ipywidgets.widget_serialization["from_json"](
+                f"IPY_MODEL_{shown[WIDGET]['model_id']}", None
+            )
+            assert widget is drawn.widget() and "wb-light" in widget._dom_classes
+        else:
+            assert "wb-light" in shown["text/html"] or "var(--jp-content-font-color1" in shown["text/html"]

@@ -142,9 +142,6 @@ class RunBrowser(View):
         """The table, and below it the comparison."""
         return self._box
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self._box._repr_mimebundle_(**options)
-
     def html(self) -> str:
         """The table, and the comparison of what is selected, as one page."""
         self.refresh()

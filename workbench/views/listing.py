@@ -14,13 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import WorkbenchError
 from workbench.views.theme import FONT, INK, Theme, empty_note, heading, template
-from workbench.views.view import View
+from workbench.views.view import Table
 
 # The class twice, to be stronger than JupyterLab's own rules for tables.
 STYLE = """
@@ -40,7 +39,7 @@ STYLE = """
 """
 
 
-class Listing(View):
+class Listing(Table):
     """A table of text; a subclass gives `data`, and `shown`, the same as people read it."""
 
     title: ClassVar[str]
@@ -90,16 +89,6 @@ class Listing(View):
         )
         return figure.update_layout(height=150 + 24 * int(lines))
 
-    def widget(self) -> ipywidgets.HTML:
-        """The table as HTML that `update()` rewrites."""
-        if not hasattr(self, "_widget"):
-            self._widget = ipywidgets.HTML(self.table_html(), layout={"width": "100%"})
-        return self._widget
-
-    def update(self) -> None:
-        """Rewrites the widget's table from what is on the disk now."""
-        self.widget().value = self.table_html()
-
     def html(self) -> str:
         """The table as a page of its own."""
         ink = INK[self.theme]
@@ -109,9 +98,6 @@ class Listing(View):
             f"<body style='max-width:900px;margin:24px auto;background:{ink['paper']};{variables};"
             f"--jp-border-color2:{ink['line']}'>{self.table_html()}</body>"
         )
-
-    def _repr_html_(self) -> str:
-        return self.table_html()
 
     def table_html(self) -> str:
         """The table with its style."""

@@ -40,6 +40,10 @@ class View(ABC):
         """Redraws the widget from what is on the disk now; may be called from any thread."""
         self.widget().draw(self.figure())
 
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """As the last line of a cell a view shows its widget, which follows JupyterLab's theme; a bare figure cannot."""
+        return self.widget()._repr_mimebundle_(**options)
+
     def save(self, path: str | Path) -> Path:
         """Writes the view to `path`, whole or not at all.
 
@@ -81,7 +85,10 @@ class View(ABC):
 
 
 class Table(View):
-    """A view that a page shows as an HTML table, and a picture as a figure."""
+    """A view that a page shows as an HTML table, and a picture as a figure.
+
+    As the last line of a cell it is plain HTML: it needs no kernel when the notebook is opened again.
+    """
 
     @abstractmethod
     def table_html(self) -> str:
@@ -98,3 +105,6 @@ class Table(View):
         html = self.table_html()
         if self.widget().value != html:
             self.widget().value = html
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return {"text/html": self.table_html(), "text/plain": type(self).__name__}
