@@ -348,3 +348,33 @@ def test_a_type_that_cannot_be_typed_is_refused_when_the_form_is_made() -> None:
     with pytest.raises(TypeError, match="no control for <class 'bytes'>"):
         Form(Strange())
     assert wanted(int | None) == "a whole number or nothing"
+
+
+@dataclass(frozen=True)
+class Several:
+    """A form with a choice of several."""
+
+    priors: tuple[str, ...] = ("vocabulary",)
+    """Where prompts start."""
+
+    def __post_init__(self) -> None:
+        if not self.priors:
+            raise WorkbenchError("priors is empty; tick one at least")
+
+
+def test_of_a_tuple_with_choices_several_can_be_ticked() -> None:
+    """Protects a study of several priors: the order is the offered one, nothing given is lost, none is refused there."""
+    form = Form(Several(), {"priors": ("isotropic", "vocabulary", "shell")})
+    control, heard = form.controls["priors"], []
+    form.observe(lambda changed: heard.append(changed.valid))
+    ticks = {tick.description: tick for tick in control._ticks.values()}
+    ticks["isotropic"].value = True
+    assert form.value == Several(("isotropic", "vocabulary")) and heard == [True]
+    ticks["isotropic"].value = ticks["vocabulary"].value = False
+    assert "priors is empty" in form.errors["priors"] and "priors is empty" in note(form, "priors")
+    form.value = Several(("shell", "of my own"))
+    assert form.value.priors == ("shell", "of my own")
+    control._ticks["of my own"].value = False
+    assert form.value.priors == ("shell",) and heard[-1]
+    form.set_disabled(True)
+    assert form.disabled

@@ -9,6 +9,7 @@ Labels are the fields' names, the docstring below a field is its help, and its t
 
     bool                                a box to tick
     Literal, or given `choices`         a list to choose from
+    a tuple, with given `choices`       a box to tick for each
     a dataclass                         a form of its own, folded
     the description of a prior          a list of all priors, and the form of the chosen one
     int, float, str, tuple, dict, None  a line of text, of any union of them: see `read` and `written`
@@ -55,6 +56,8 @@ STYLE = """
 .wb-field select, .wb-field input:is([type=text], [type=number]) { width: 100%; height: 30px; flex: none; }
 .wb-field > .widget-checkbox { width: auto; height: auto; margin: 18px 0 0; }
 .wb-field > .widget-checkbox .widget-label-basic { white-space: normal; line-height: 1.3; }
+.wb-ticks { flex-flow: row wrap; gap: 2px 18px; overflow: visible; }
+.wb-ticks .widget-checkbox { margin: 0; } .wb-ticks .widget-label-basic { font-size: 13px; }
 .wb-field.wb-wrong > .jupyter-widgets > :is(input, select) { border-color: var(--wb-second); outline: 1px solid var(--wb-second); }
 .wb-wrong-text { font-size: 12px; color: var(--wb-text); border-left: 3px solid var(--wb-second); padding-left: 6px; }
 .wb-help { display: none; position: absolute; left: 0; right: 0; bottom: 0; height: 18px; font-size: 12px;
@@ -294,6 +297,64 @@ class Choice(Control):
         return [(written(option) or "none", option) for option in self._options]
 
 
+class Several(Control):
+    """Any number of some values, each with a box to tick; the value is a tuple in the order that was offered."""
+
+    def __init__(self, options: Sequence[Any], value: Sequence[Any]) -> None:
+        self._ticks = {option: self._tick(option) for option in dict.fromkeys([*options, *value])}
+        self._name = w.Label()
+        self._flow = w.HBox(list(self._ticks.values())).add_class("wb-ticks")
+        self._calls: list[Callable[[Any], None]] = []
+        super().__init__(w.VBox([self._name, self._flow], layout={"overflow": "visible"}))
+        self.value = tuple(value)
+
+    def describe(self, name: str, help_: str) -> None:
+        """Writes the label above the boxes."""
+        self._name.value = name
+
+    @property
+    def value(self) -> tuple[Any, ...]:
+        """What is ticked; setting a value that was not offered offers it."""
+        return tuple(option for option, tick in self._ticks.items() if tick.value)
+
+    @value.setter
+    def value(self, new: Sequence[Any]) -> None:
+        for option in new:
+            if option not in self._ticks:
+                self._ticks[option] = self._tick(option)
+                for call in self._calls:
+                    self._ticks[option].observe(call, names="value")
+                self._flow.children = list(self._ticks.values())
+        for option, tick in self._ticks.items():
+            tick.value = option in new
+
+    @property
+    def disabled(self) -> bool:
+        """Whether every box is grey."""
+        return all(tick.disabled for tick in self._ticks.values())
+
+    @disabled.setter
+    def disabled(self, disabled: bool) -> None:
+        for tick in self._ticks.values():
+            tick.disabled = disabled
+
+    def observe(self, call: Callable[[], None]) -> None:
+        """Calls `call` whenever a box was ticked or cleared."""
+
+        def heard(_: Any) -> None:
+            call()
+
+        self._calls.append(heard)
+        for tick in self._ticks.values():
+            tick.observe(heard, names="value")
+
+    @staticmethod
+    def _tick(option: Any) -> w.Checkbox:
+        return w.Checkbox(
+            False, description=written(option) or "none", indent=False, layout={"width": "auto"}
+        )
+
+
 class Entry(Control):
     """A line of text that is read as a type."""
 
@@ -441,7 +502,7 @@ def _control(field: Field[Any], kind: Any, value: Any, choices: Sequence[Any] | 
     if choices is None:
         choices = field.metadata.get("choices", options(kind))
     if choices is not None:
-        return Choice(choices, value)
+        return Several(choices, value) if isinstance(value, tuple) else Choice(choices, value)
     if kind is bool:
         return Control(w.Checkbox(value, indent=False))
     if is_dataclass(value):
@@ -457,7 +518,7 @@ def _row(control: Control, help_: str) -> w.VBox:
     row = w.VBox([control.box, note.add_class("wb-note")], layout={"overflow": "visible"}).add_class(
         "wb-field"
     )
-    return row.add_class("wb-wide") if control.form else row
+    return row.add_class("wb-wide") if control.form or isinstance(control, Several) else row
 
 
 def _say(note: w.HTML, sentence: str) -> None:
