@@ -139,7 +139,7 @@ def test_resume_test_sees_a_lost_optimizer(whole: Path, task: Task) -> None:
     shutil.copytree(whole / "after-6", folder)
     from workbench.training.checkpoint import Checkpoint, checkpoints
 
-    kept = Checkpoint.load(checkpoints(folder)[-1])
+    kept = Checkpoint.load([*checkpoints(folder).values()][-1])
     kept.optimizer["state"] = {}
     kept.save(folder)
     for _ in fit(zoo.backbone("llama"), prompt(zoo.backbone("llama")), task, SHORT, folder, resume=True):
@@ -200,7 +200,7 @@ def test_loss_that_is_not_finite_stops_with_the_step(late_poison: Task, tmp_path
             pass
     from workbench.training.checkpoint import Checkpoint, checkpoints
 
-    kept = Checkpoint.load(checkpoints(tmp_path / "run")[-1])
+    kept = Checkpoint.load([*checkpoints(tmp_path / "run").values()][-1])
     assert torch.isfinite(kept.method["embeddings"]).all()
     assert f"step {kept.step + 1} " in str(caught.value)
 

@@ -4,6 +4,10 @@ In a step every member brings its own batch. The rows of all run through the bac
 its own member's prompt, and the sum of the members' losses goes backward: since no row sees another, each
 method gets the gradient of its own loss. Data, optimiser, learning rate, clipping, checkpoints and run
 directory are each member's own (`member.py`); only the passes over the backbone are shared, and those are here.
+
+Which rows run through the backbone together is in the last bits of what they give. So that a bank which was killed
+goes on with the same bits, all members write their checkpoints at the same steps: when one of them is due, and when
+one leaves, before it says so. What is on disk is then always a moment with the members that were there after it.
 """
 
 from __future__ import annotations
@@ -26,15 +30,15 @@ from workbench.methods.injection import join
 from workbench.methods.method import Method
 from workbench.methods.rows import Rows
 from workbench.tasks.task import Task
-from workbench.training.config import FitConfig
+from workbench.training.checkpoint import KEPT, checkpoints
+from workbench.training.config import SHARED, FitConfig
 from workbench.training.evaluate import Tally
 from workbench.training.member import Data, Member, Step
-from workbench.training.run import Run
+from workbench.training.run import OVER, Run, numbered
 
 _ENOUGH = {"cpu": 1024, "accelerator": 16_384}
 """Positions in one pass, above which more make it no cheaper: longer rows then wait for the next. Found by measuring on
 a CPU; the accelerator's number is a guess."""
-_SHARED = ("precision", "gradient_checkpointing")  # settings of the pass itself
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,7 @@ def fit_many(
     """
     bank = Bank(backbone, methods, task, config, rows_at_once)
     if isinstance(run_dirs, (str, Path)):
-        digits = max(len(str(len(methods) - 1)), 2)
-        run_dirs = [Path(run_dirs) / f"{n:0{digits}d}" for n in range(len(methods))]
+        run_dirs = numbered(run_dirs, len(methods))
     paths = None if run_dirs is None else [Path(path) for path in run_dirs]
     bank.attach(paths, [resume and (p / "config.json").is_file() for p in paths] if paths else [resume])
     return bank.steps()
@@ -110,7 +113,7 @@ class Bank:
             raise WorkbenchError("the same method stands twice in the bank; make one for each member")
         tasks = _for_each(task, count, "tasks", Task)
         configs = _for_each(config or FitConfig(), count, "configs", FitConfig)
-        for name in _SHARED:
+        for name in SHARED:
             if len({getattr(c, name) for c in configs}) > 1:
                 raise WorkbenchError(
                     f"the members of a bank share their passes, so {name} must be the same in all"
@@ -118,6 +121,7 @@ class Bank:
         self.backbone, self.config, self.rows_at_once = backbone, configs[0], rows_at_once
         if count > 1:  # refused now, if they have not one shape
             join([method.injection() for method in methods], torch.arange(count))
+        self.failed: dict[int, WorkbenchError] = {}
         data = Data(backbone)
         self.members = [
             Member(n, data, method, task, config)
@@ -144,9 +148,11 @@ class Bank:
         for path, going_on in zip(paths, resume, strict=True):
             if not going_on:
                 Run.refuse_used(path)  # before any folder is made
+        going = [p for p, on in zip(paths, resume, strict=True) if on and Run(p).status["state"] not in OVER]
+        at = _common(going)
         try:
             for member, path, going_on in zip(self.members, paths, resume, strict=True):
-                member.attach(path, going_on, of_job)
+                member.attach(path, going_on, of_job, at if path in going else None)
         except BaseException:
             for member in self.members:
                 member.release()
@@ -154,32 +160,36 @@ class Bank:
 
     def steps(self) -> Iterator[BankStep]:
         """Train to the end, one step of all members at a time."""
-        active = list(self.members)
-        failed: dict[int, WorkbenchError] = {}
+        active, failed = list(self.members), self.failed
         try:
             for member in active:
                 with _caught(failed, member):
                     member.begin()
             while active:
                 left: dict[int, str] = {}
-                for member in [m for m in active if m.finished or m.converged]:
+                if leaving := [m for m in active if m.finished or m.converged]:
+                    self._keep(active)
+                for member in leaving:
                     with _caught(failed, member):
                         member.finish()
                         left[member.number] = "finished" if member.finished else "converged"
                 steps = self._step([m for m in active if m.number not in left | failed], failed)
-                for member in active:
-                    if member.number in failed:
-                        member.fail(failed[member.number])
-                        left[member.number] = str(failed[member.number])
+                if any(m.number in failed for m in active):
+                    self._keep([m for m in active if m.number not in left])
+                for member in [m for m in active if m.number in failed]:
+                    member.fail(failed[member.number])
+                    left[member.number] = str(failed[member.number])
                 active = [m for m in active if m.number not in left]
-                if len(failed) == len(self.members):
-                    raise failed[max(failed)]
                 yield BankStep(steps, left)
+            if len(failed) == len(self.members):
+                raise failed[max(failed)]
         except WorkbenchError as error:
             for member in active:
                 member.fail(error)
             raise
         except BaseException as reason:  # the consumer left, or an interrupt: keep what was done
+            if all(member.whole for member in active):
+                self._keep(active)
             for member in active:
                 member.interrupt(reason)
             raise
@@ -212,7 +222,18 @@ class Bank:
             with _caught(failed, m):
                 m.record(step)
                 steps[m.number] = step
-        return steps
+        if any(m.due(m.config.checkpoint_every) for m in updated):
+            self._keep(updated)
+        for m in updated:
+            m.whole = True
+        return {number: step for number, step in steps.items() if number not in failed}
+
+    def _keep(self, members: list[Member]) -> None:
+        """Write the checkpoints of all that are well."""
+        for member in members:
+            if member.number not in self.failed:
+                with _caught(self.failed, member):
+                    member.keep()
 
     def _backward(self, group: list[Member], part: int, failed: dict[int, WorkbenchError]) -> None:
         """Run one batch of each member, and leave the gradients of their losses."""
@@ -279,6 +300,17 @@ class Bank:
         if self.config.precision == "backbone":
             return contextlib.nullcontext()
         return torch.autocast(self.backbone.device.type, torch.bfloat16)
+
+
+def _common(paths: Sequence[Path]) -> int | None:
+    """The last step of which all these runs have a checkpoint; None where there is none, as each was trained by itself.
+
+    0, the beginning, where one has none yet and the others have not let theirs go.
+    """
+    kept = [set(checkpoints(path)) for path in paths]
+    if not all(kept):
+        return 0 if all(len(steps) < KEPT for steps in kept) else None
+    return max(set.intersection(*kept), default=None) if kept else None
 
 
 @contextlib.contextmanager

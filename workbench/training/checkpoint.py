@@ -22,7 +22,8 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.training.run import plain_errors
 
-_KEPT = 2  # newest checkpoints kept
+KEPT = 2
+"""Newest checkpoints kept."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Checkpoint:
             (partial / "state.json").write_text(json.dumps(state))
             shutil.rmtree(target, ignore_errors=True)
             os.replace(partial, target)
-            for old in checkpoints(run)[:-_KEPT]:
+            for old in list(checkpoints(run).values())[:-KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         return target
 
@@ -87,9 +88,9 @@ class Checkpoint:
             ) from error
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """Folders of the run's checkpoints, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*"))
+def checkpoints(run: Path) -> dict[int, Path]:
+    """Step to folder, oldest first."""
+    return {int(p.name.removeprefix("step-")): p for p in sorted((run / "checkpoints").glob("step-*"))}
 
 
 def _checksum(path: Path) -> str:

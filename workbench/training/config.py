@@ -14,6 +14,9 @@ Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["backbone", "bfloat16"]
 Keep = Literal["best", "last"]
 
+SHARED = ("precision", "gradient_checkpointing")
+"""Settings of the pass over the backbone, which the members of a bank share."""
+
 
 @dataclass(frozen=True)
 class FitConfig:

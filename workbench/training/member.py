@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import platform
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,14 +121,15 @@ class Member:
         self.done = 0
         self.best: dict[str, Tensor] | None = None
         self.scalars: dict[str, Any] = {"best_loss": None, "best_step": None, "looks_without_better": 0}
-        self.whole = True  # whether the method is exactly as after `done` updates
+        self.whole = True  # whether all of the last update is done and written down
+        self.kept = 0  # the step of the newest checkpoint
         self.parts: list[Rows] = []
         self.tokens, self.loss, self.rate = 0, 0.0, 0.0
 
     # the run directory
 
-    def attach(self, path: Path, resume: bool, of_job: bool = False) -> None:
-        """Write to a run there, a new one or, to resume, the one that is there, from its last checkpoint.
+    def attach(self, path: Path, resume: bool, of_job: bool = False, at: int | None = None) -> None:
+        """Write to a run there, a new one or, to resume, the one that is there, from its checkpoint of step `at`, or its last.
 
         A job (`of_job`) holds the lock itself, and goes on when training has ended, so it says itself how the run ends.
         """
@@ -135,11 +137,14 @@ class Member:
         self.run, self.of_job = Run(path) if resume else Run.create(path, facts), of_job
         self.lock = None if of_job else self.run.lock()
         kept = checkpoints(self.run.path)
+        at = max(kept, default=0) if at is None else at
         try:
             if resume:
                 _go_on_alike(self.run, facts)
-            if kept:
-                self._restore(Checkpoint.load(kept[-1]))
+            if at:
+                self._restore(Checkpoint.load(kept[at]))
+            for step in [step for step in kept if step > at]:
+                shutil.rmtree(kept[step])
             self.run.cut_metrics(self.done)
         except BaseException:
             if self.lock is not None:
@@ -153,7 +158,8 @@ class Member:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.method.load_state_dict(checkpoint.method)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.best, self.scalars, self.done = checkpoint.best, checkpoint.scalars, checkpoint.step
+        self.best, self.scalars = checkpoint.best, checkpoint.scalars
+        self.done = self.kept = checkpoint.step
 
     def begin(self) -> None:
         """Before the first step of this sitting."""
@@ -202,14 +208,14 @@ class Member:
         self._check("gradient", norm)
         self.whole = False
         self.optimizer.step()
-        self.done, self.whole = self.done + 1, True
+        self.done += 1
         return norm
 
     def _check(self, what: str, value: float) -> None:
         if math.isfinite(value):
             return
-        kept = checkpoints(self.run.path) if self.run else []
-        place = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        kept = checkpoints(self.run.path) if self.run else {}
+        place = f"the last good checkpoint is {kept[max(kept)]}" if kept else "there is no checkpoint yet"
         raise WorkbenchError(
             f"the {what} became {value} at step {self.done + 1} (learning rate {self.rate:g}); lower the learning rate "
             f"or clip the gradient; {place}"
@@ -236,8 +242,6 @@ class Member:
         self.run.append_metrics(facts)
         if self.due(self.config.snapshot_every):
             self._snapshot()
-        if self.due(self.config.checkpoint_every):
-            self._checkpoint()
         if self.config.trackers:
             flat = {**facts, **{f"validation_{k}": v for k, v in (step.validation or {}).items()}}
             flat.pop("validation", None)
@@ -247,11 +251,13 @@ class Member:
         if self.run is not None:
             self.run.write_snapshot(self.done, self.method.snapshot())
 
-    def _checkpoint(self) -> None:
-        if self.run is not None and self.done > 0:
+    def keep(self) -> None:
+        """Write a checkpoint, where there is none of this step."""
+        if self.run is not None and self.done > self.kept:
             Checkpoint(
                 self.done, copy_state(self.method), self.optimizer.state_dict(), self.best, dict(self.scalars)
             ).save(self.run.path)
+            self.kept = self.done
 
     # the end
 
@@ -275,9 +281,7 @@ class Member:
         self.release()
 
     def interrupt(self, reason: BaseException) -> None:
-        """Keep what was done: the consumer left, or somebody or something stopped it."""
-        if self.whole:
-            self._checkpoint()
+        """End where it is: the consumer left, or somebody or something stopped it."""
         if isinstance(reason, (GeneratorExit, KeyboardInterrupt)):
             self._status("stopped")
             self.release()

@@ -22,8 +22,9 @@ import json
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 ALIVE = ("running", "paused")
 """States that need somebody who writes the run; where nobody does, it was interrupted."""
+OVER = ("finished", "failed")
+"""States that a run comes to by itself."""
 
 
 class Run:
@@ -189,6 +192,12 @@ class Run:
         with plain_errors(self.path):
             write_json(self.path / "control.json", {"order": word, "at": time.time_ns()})
 
+    def write_details(self, error: BaseException) -> None:
+        """Keep the traceback of what a job failed by. A disk that is full keeps none."""
+        text = "".join(traceback.format_exception(error))
+        with suppress(OSError):
+            (self.path / "traceback.txt").write_text(text, encoding="utf-8")
+
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one step's line."""
         with plain_errors(self.path), (self.path / "metrics.jsonl").open("a") as file:
@@ -299,6 +308,12 @@ class Lock:
     def __del__(self) -> None:
         if self.fd >= 0:  # closing is enough, and needs no import at the interpreter's end
             self.leave()
+
+
+def numbered(folder: str | Path, count: int) -> list[Path]:
+    """The folders of `count` runs that are given one folder together: 00, 01, … in it."""
+    digits = max(len(str(count - 1)), 2)
+    return [Path(folder) / f"{n:0{digits}d}" for n in range(count)]
 
 
 def write_json(path: Path, facts: Any) -> None:
