@@ -154,7 +154,7 @@ class Resume:
 
         if self.detach:
             job = Job.attach(self.run_dir, detached=True)
-            job.config = replace(job.config, device=self.device)
+            job.configs = [replace(config, device=self.device) for config in job.configs]
             return announce(job, self.run_dir)
         steps = Run(self.run_dir).config["fit"]["steps"]
         return follow(resume(self.run_dir, self.device), steps, self.run_dir)

@@ -15,14 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError, unknown
-from workbench.training.config import FitConfig
-from workbench.training.run import ALIVE, Lock, Run, plain_errors
+from workbench.training.config import SHARED, FitConfig
+from workbench.training.run import ALIVE, OVER, Lock, Run, numbered, plain_errors
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
@@ -78,6 +78,7 @@ class JobConfig:
     def from_json(cls, facts: Mapping[str, Any]) -> JobConfig:
         """The job that `to_json` wrote, or that would do the run with this `config.json`, whoever did it."""
         job = {"dtype": facts["backbone"].get("dtype", "auto"), **facts.get("job", {})}
+        job.pop("bank", None)  # which runs are trained together is no part of any of them
         fit = FitConfig.from_json(facts["fit"])
         method = facts["method"]
         return cls(facts["backbone"]["name"], facts["task"], method["kind"], method["config"], fit, **job)
@@ -132,41 +133,66 @@ class JobConfig:
 
 
 class Job:
-    """One run, done in the background.
+    """One run, or several that train as one bank, done in the background.
 
     >>> job = wb.Job(wb.JobConfig("tiny-llama", "find-person", questions=40), "runs/first").start()
     >>> wb.Job.attach("runs/first").pause()  # from anywhere
     >>> job.resume()
     >>> job.wait()
     'finished'
+    >>> configs = [wb.JobConfig("tiny-llama", "reading", settings={"prior": prior}) for prior in my_priors]
+    >>> wb.Job(configs, "runs/study").start()  # runs/study/00, 01, …, each a run like any other
 
     In a thread by default, which shares the loaded backbone with others and ends with this process (a run cut short
     like that is "interrupted", and goes on with `attach` and `resume`); `detached=True` in a process of its own, which
     outlives this one and Ctrl-C. Either way a run ends with the same bits, however often it was paused, stopped or cut.
 
+    Of a bank, what is asked for is done by all. A member that finishes, converges or diverges leaves with its own
+    status, and the others go on; those that failed are tried again only when no other is left to go on.
+
     Args:
-        config: what to do.
-        run_dir: a new folder; `attach` takes up one that holds a run.
+        config: what to do; or several, that differ in what they like but in backbone, device, dtype, method, the shape of
+            the prompt, precision and gradient_checkpointing.
+        run_dir: a new folder, or one for each config; of several configs one folder takes the runs 00, 01, … of all.
+            `attach` takes up one that holds a run.
         detached: in a process of its own.
         backbone: one that is loaded already, for a thread; it must have the name that `config` says. Without it, threads
             of this process share what they load.
+
+    Attributes:
+        configs, run_dirs: of all its runs, in order.
+        run_dir: of the run that it was attached by, or of the first.
     """
 
     def __init__(
         self,
-        config: JobConfig,
-        run_dir: str | Path,
+        config: JobConfig | Sequence[JobConfig],
+        run_dir: str | Path | Sequence[str | Path],
         detached: bool = False,
         backbone: Backbone | None = None,
     ):
-        if backbone is not None and backbone.name != config.backbone:
+        configs = [config] if isinstance(config, JobConfig) else list(config)
+        if isinstance(run_dir, (str, Path)):
+            paths = [Path(run_dir)] if isinstance(config, JobConfig) else numbered(run_dir, len(configs))
+        else:
+            paths = [Path(path) for path in run_dir]
+        paths = [path.absolute() for path in paths]
+        if not configs:
+            raise WorkbenchError("a job needs at least one config")
+        if len(paths) != len(configs) or len(set(paths)) < len(paths):
             raise WorkbenchError(
-                f"the job is for {config.backbone}, and the backbone given is {backbone.name}"
+                f"{len(set(paths))} different folders are given for {len(configs)} configs; give one for each"
             )
-        if backbone is not None:
+        for n, asked in enumerate(configs):
+            if backbone is None:
+                break
+            if backbone.name != asked.backbone:
+                raise WorkbenchError(
+                    f"the job is for {asked.backbone}, and the backbone given is {backbone.name}"
+                )
             dtype = str(backbone.dtype).removeprefix("torch.")
-            config = replace(config, device=str(backbone.device), dtype=dtype)
-        self.config, self.run_dir = config, Path(run_dir).absolute()
+            configs[n] = replace(asked, device=str(backbone.device), dtype=dtype)
+        self.configs, self.run_dirs, self.run_dir = configs, paths, paths[0]
         self.detached, self.backbone = detached, backbone
         self._begun = False
         self._thread: threading.Thread | None = None
@@ -175,34 +201,62 @@ class Job:
     def attach(cls, run_dir: str | Path, detached: bool = False, backbone: Backbone | None = None) -> Job:
         """The job of a run that is there: at work in any process, or ended, or cut short, in which case it can go on.
 
+        Of a run that was trained in a bank, it is the job of the whole bank.
+
         Raises:
-            WorkbenchError: there is no run.
+            WorkbenchError: there is no run, or another of its bank is not where it was.
         """
-        job = cls(JobConfig.from_json(Run(run_dir).config), run_dir, detached, backbone)
-        job._begun = True
+        path = Path(run_dir).absolute()
+        paths = _bank_of(path)
+        job = cls([JobConfig.from_json(Run(member).config) for member in paths], paths, detached, backbone)
+        job.run_dir, job._begun = path, True
         return job
 
-    # how it stands, as its directory says
+    # how it stands, as its directories say
+
+    @property
+    def config(self) -> JobConfig:
+        """What is done in `run_dir`."""
+        return self.configs[self.run_dirs.index(self.run_dir)]
 
     @property
     def run(self) -> Run:
-        """Its directory. Raises WorkbenchError before it has begun."""
+        """The directory `run_dir`. Raises WorkbenchError before it has begun."""
         return Run(self.run_dir)
 
     @property
+    def runs(self) -> list[Run]:
+        """The directories of all its runs. Raises WorkbenchError before it has begun."""
+        return [Run(path) for path in self.run_dirs]
+
+    @property
     def state(self) -> str:
-        """ "ready", "running", "paused", "stopped", "finished", "failed", or "interrupted": cut short, and can go on."""
-        return self.run.state if self._begun else "ready"
+        """ "ready", "running", "paused", "stopped", "finished", "failed", or "interrupted": cut short, and can go on.
+
+        Of a bank, the first of running, paused, interrupted, stopped, failed that one of its runs is; or finished, as all.
+        """
+        if not self._begun:
+            return "ready"
+        states = [run.state for run in self.runs]
+        order = ("running", "paused", "interrupted", "new", "stopped", "failed")
+        return next((state for state in order if state in states), states[0])
 
     @property
     def error(self) -> str | None:
-        """Why it failed, in one sentence."""
-        return self.run.status.get("error") if self._begun else None
+        """Why it failed, in one sentence; of a bank, one for each of its runs that failed by itself."""
+        errors = {run.name: str(run.status.get("error")) for run in self._failed}
+        if len({*errors.values()}) == 1 and len(errors) == len(self.run_dirs):
+            return next(iter(errors.values()))
+        return "; ".join(f"{name}: {error}" for name, error in errors.items()) or None
 
     @property
     def details(self) -> str | None:
-        """The traceback of its failure."""
-        return self.run.details if self._begun else None
+        """The traceback of its failure; of a bank, of the first."""
+        return next((run.details for run in self._failed if run.details), None)
+
+    @property
+    def _failed(self) -> list[Run]:
+        return [run for run in self.runs if run.status["state"] == "failed"] if self._begun else []
 
     # what it is asked to do
 
@@ -213,31 +267,42 @@ class Job:
             WorkbenchError: names and settings that cannot work, a used folder, a run that somebody writes. What shows only
                 while loading or training ends the job as failed.
         """
-        config = self.config.checked(loaded=self.backbone is not None and not self.detached)
-        if self._begun:
-            lock = self.run.lock()
-        else:
-            Run.refuse_used(self.run_dir)
-            with plain_errors(self.run_dir):
-                self.run_dir.mkdir(parents=True, exist_ok=True)
-            lock = Lock(self.run_dir)
+        loaded = self.backbone is not None and not self.detached
+        configs = [config.checked(loaded) for config in self.configs]
+        _check_bank(configs)
+        if not self._begun:
+            for path in self.run_dirs:
+                Run.refuse_used(path)
+            for path in self.run_dirs:
+                with plain_errors(path):
+                    path.mkdir(parents=True, exist_ok=True)
+        locks: list[Lock] = []
         try:
-            if self._begun:  # where it runs is no part of what was trained
-                run = self.run
-                run.write_config({**run.config, "job": config.to_json()["job"]})
-            else:
-                run = Run.create(self.run_dir, config.to_json())
-                self.config, self._begun = config, True
-            (self.run_dir / "traceback.txt").unlink(missing_ok=True)
-            run.write_order("go")
-            done = {k: v for k, v in run.status.items() if k in ("step", "steps")}
-            run.write_status(state="running", **done, stage="loading", note="reading the libraries")
+            for path in self.run_dirs:
+                locks.append(Lock(path))
+            for path, config in zip(self.run_dirs, configs, strict=True):
+                facts = config.to_json()
+                if len(configs) > 1:
+                    facts["job"]["bank"] = [os.path.relpath(other, path.parent) for other in self.run_dirs]
+                if self._begun:  # where it runs is no part of what was trained
+                    run = Run(path)
+                    run.write_config({**run.config, "job": facts["job"]})
+                else:
+                    Run.create(path, facts)
+            if not self._begun:
+                self.configs, self._begun = configs, True
+            self.runs[0].write_order("go")
+            for run in _to_do(self.runs):
+                (run.path / "traceback.txt").unlink(missing_ok=True)
+                done = {k: v for k, v in run.status.items() if k in ("step", "steps", "kept_step")}
+                run.write_status(state="running", **done, stage="loading", note="reading the libraries")
             if self.detached:
-                hand_over(run, lock)
+                hand_over(self.runs, locks)
             else:
-                self._work(run, lock)
+                self._work(locks)
         except BaseException:
-            lock.release()
+            for lock in locks:
+                lock.release()
             raise
         return self
 
@@ -282,49 +347,101 @@ class Job:
 
     def _order(self, word: str) -> bool:
         """Ask whoever is at work; False where nobody is."""
-        if not self._begun or (holder := (run := self.run).holder) is None:
+        alive = [run for run in self.runs if run.state in ALIVE] if self._begun else []
+        if not alive:
             return False
-        if "stage" not in run.status:
+        if not any("stage" in run.status for run in self.runs):
             raise WorkbenchError(
-                f"{self.run_dir} is written by a loop or a command (process {holder}), which takes no orders; end it there"
+                f"{alive[0].path} is written by a loop or a command (process {alive[0].holder}), which takes no orders; "
+                "end it there"
             )
-        run.write_order(word)
+        self.runs[0].write_order(word)
         return True
 
-    def _work(self, run: Run, lock: Lock) -> None:
+    def _work(self, locks: list[Lock]) -> None:
         from workbench.training.work import Work
 
-        work = Work(run, lock, self.backbone)
-        self._thread = threading.Thread(target=work.do, name=f"job {run.name}", daemon=True)
+        work = Work(self.runs, locks, self.backbone)
+        self._thread = threading.Thread(target=work.do, name=f"job {self.run_dir.name}", daemon=True)
         self._thread.start()
 
 
-def hand_over(run: Run, lock: Lock) -> None:
-    """Do the rest of a run in a process of its own, which holds the lock from now on."""
+def _bank_of(path: Path) -> list[Path]:
+    """The directories of all runs that were trained in one bank with the run at `path`, in order."""
+    names = Run(path).config.get("job", {}).get("bank")
+    if names is None:
+        return [path]
+    paths = [Path(os.path.normpath(path.parent / name)) for name in names]
+    for name, other in zip(names, paths, strict=True):
+        while not (made := (other / "config.json").is_file()) and Lock.holder(other):
+            time.sleep(0.01)  # it is just being made
+        if not made or path not in paths:
+            raise WorkbenchError(
+                f"{path} was trained in one bank with {', '.join(names)}, and "
+                f"{name if not made else 'it'} is not there any more; put it back, or go on with each run by itself, "
+                "by wb.resume(folder)"
+            )
+    return paths
+
+
+def _check_bank(configs: Sequence[JobConfig]) -> None:
+    """Refuse configurations, in full, that cannot share their passes."""
+    first = configs[0]
+    for other in configs[1:]:
+        for name in ("backbone", "device", "dtype", "method", *SHARED):
+            one, two = (getattr(config.fit if name in SHARED else config, name) for config in (first, other))
+            if one != two:
+                raise WorkbenchError(
+                    f"the runs of one job share their passes, so {name} must be the same in all, not {one} and {two}; "
+                    "start a job for each"
+                )
+        for name, value in first.settings.items():
+            if name not in ("prior", "seed") and value != other.settings[name]:
+                raise WorkbenchError(
+                    f"prompts of one job need one shape, so {name} must be the same in all, not {value} and "
+                    f"{other.settings[name]}; start a job for each"
+                )
+
+
+def _to_do(runs: Sequence[Run]) -> list[Run]:
+    """Those of a job's runs that go on when it starts: all that are not over; or else those that failed; or else all."""
+    states = [(run, run.status["state"]) for run in runs]
+    going = [run for run, state in states if state not in OVER]
+    return going or [run for run, state in states if state == "failed"] or list(runs)
+
+
+def hand_over(runs: Sequence[Run], locks: Sequence[Lock]) -> None:
+    """Do the rest of a job in a process of its own, which holds the locks from now on."""
     environment = dict(os.environ)
     if "torch" in sys.modules:  # how a sum is divided among threads is in its last bits
         environment["OMP_NUM_THREADS"] = str(sys.modules["torch"].get_num_threads())
-    with plain_errors(run.path), (run.path / OUTPUT).open("ab") as output:
+    words = [word for run, lock in zip(runs, locks, strict=True) for word in (str(run.path), str(lock.fd))]
+    with plain_errors(runs[0].path), (runs[0].path / OUTPUT).open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "workbench.training.job", str(run.path), str(lock.fd)],
+            [sys.executable, "-m", "workbench.training.job", *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            pass_fds=(lock.fd,),
+            pass_fds=[lock.fd for lock in locks],
             start_new_session=True,
         )
-    lock.leave()
+    for lock in locks:
+        lock.leave()
     threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie
 
 
-def main(run_dir: str, descriptor: str | None = None) -> None:
-    """What the process does; a polite end (SIGTERM, as from a machine that goes down) stops it with a checkpoint."""
+def main(*words: str) -> None:
+    """What the process does; a polite end (SIGTERM, as from a machine that goes down) stops it with a checkpoint.
+
+    words: the directory of each run, and after each the descriptor of its lock.
+    """
     from workbench.training.work import Work
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run = Run(run_dir)
-    Work(run, Lock(run.path, None if descriptor is None else int(descriptor)), process=True).do()
+    runs = [Run(path) for path in words[::2]]
+    locks = [Lock(run.path, int(word)) for run, word in zip(runs, words[1::2], strict=True)]
+    Work(runs, locks, process=True).do()
 
 
 if __name__ == "__main__":
