@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis.frame import Frame
+from workbench.views.cloud import written
 from workbench.views.theme import INK, VERMILION, Theme, empty_note, heading, template
 from workbench.views.view import View
 
@@ -168,7 +168,7 @@ class Movement(View):
             return np.zeros((0, 2), np.float32), np.zeros(0, "U1"), []
         if self._drawn_for is not self.frame:
             places, texts = self.frame.place(self.frame.vocabulary), np.array(self.frame.words)
-            self._drawn_for, self._drawn = self.frame, (places, texts, _landmarks(self.frame.words, places))
+            self._drawn_for, self._drawn = self.frame, (places, texts, written(self.frame.words, places))
         return self._drawn
 
     def _subtitle(self, table: pd.DataFrame) -> str:
@@ -194,17 +194,3 @@ def _trails(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     x = [part for path in paths for part in (path["x"].to_numpy(np.float32), gap)]
     y = [part for path in paths for part in (path["y"].to_numpy(np.float32), gap)]
     return np.concatenate(x), np.concatenate(y)
-
-
-def _landmarks(words: Sequence[str], places: np.ndarray, most: int = 10) -> list[int]:
-    """A few whole words, far from one another, to write on the cloud: each the farthest from those before it."""
-    whole = [i for i, word in enumerate(words) if len(word) > 2 and word.isalpha()]
-    if not whole:
-        return []
-    spots = places[whole]
-    away = np.linalg.norm(spots - spots.mean(0), axis=1)
-    chosen: list[int] = []
-    for _ in range(min(most, len(whole))):
-        chosen.append(int(away.argmax()))
-        away = np.minimum(away, np.linalg.norm(spots - spots[chosen[-1]], axis=1))
-    return [whole[i] for i in chosen]
