@@ -1,18 +1,19 @@
-"""Claim: what is measured in a cell, and `reproduce`, which runs it and writes its evidence.
+"""Claim: what is tried and measured, cell by cell, and `reproduce`, which runs it and writes its evidence.
 
 An evidence file, data/evidence/E1.json:
 
     claim       its name
     rule        the rule that judged, all of it, with its `file` and the hash of its last `commit`
     command     the command line that makes this file again
-    config      the study: backbones, tasks, priors, seeds, training
+    config      the study: for prompts backbones, tasks, priors, seeds, training
     versions    of what computed it, the code's commit and the device
-    seeds       for each seed, the numbers of every prompt that was trained with it
+    seeds       for each seed, the numbers of every trial that was made with it: of a prompt, say
     effect      of the cell that supports the claim least, as the rule defines it
     interval    [low, high], 95%, of the weakest true effect (`statistics.weakest`)
     verdict     "holds", "does not hold" or "undecided", and `reason`
-    seconds     that all its prompts took to train and score, and the measuring; also those that another claim trained
-    cells       for each backbone and task its effect, interval, verdict, reason, and what else was measured
+    seconds     that all its trials took to train and score, and the measuring; also those that another claim trained
+    cells       for each cell its effect, interval, verdict, reason, and what else was measured
+    overall     numbers over all cells, where a claim has such
 
 Knows no claim by name; they put themselves into `CLAIMS`.
 """
@@ -24,18 +25,18 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 import workbench
 from workbench.claims.rule import RULES, load_rule
-from workbench.claims.statistics import Estimate, lower_bound, weakest
-from workbench.claims.study import Cell, Progress, StudyConfig, Trial, run_study
+from workbench.claims.statistics import Estimate, weakest
+from workbench.claims.study import Progress, StudyConfig, run_study
 from workbench.data import EVIDENCE
 from workbench.errors import WorkbenchError, unknown
 from workbench.training.run import plain_errors, write_json
@@ -43,6 +44,50 @@ from workbench.training.run import plain_errors, write_json
 RUNS = Path("runs/evidence")
 CLAIMS: dict[str, type[Claim]] = {}
 """Every claim by its name; a subclass of `Claim` puts itself here."""
+
+
+class Study(Protocol):
+    """The settings of what a claim tries: a frozen dataclass, which is also the options of the command line."""
+
+    @property
+    def numbers(self) -> range:
+        """The seeds."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        ...
+
+    def quick(self) -> Study:
+        """The smallest of its kind."""
+        ...
+
+
+class Tried(Protocol):
+    """A cell, as the evidence needs it; `study.Cell` is one."""
+
+    @property
+    def name(self) -> str:
+        """Where in `cells` of the evidence it stands."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where its backbone ran."""
+        ...
+
+    @property
+    def trials(self) -> Sequence[Any]:
+        """Each with a `seed`, a `prior` (its name among those of one seed) and its `seconds`."""
+        ...
+
+    def common(self, config: Any) -> dict[str, Any]:
+        """Numbers of the cell, whatever the claim."""
+        ...
+
+    def told(self, trial: Any) -> dict[str, Any]:
+        """The numbers of one trial."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +105,11 @@ class Measured:
 
 
 class Claim:
-    """Base of every claim. A subclass sets `name`, its study in `settings`, and measures a cell in `measure`."""
+    """Base of every claim: `name`, its study in `settings`, and `measure` for a cell.
+
+    Its study trains prompts (`study.run_study`) unless it says otherwise in `cells`; then `settings` gives another
+    `Study`, and the cells are whatever `measure` understands.
+    """
 
     name: ClassVar[str]
 
@@ -69,21 +118,31 @@ class Claim:
         CLAIMS[cls.name] = cls
 
     @classmethod
-    def settings(cls) -> StudyConfig:
-        """The study that the claim is judged by."""
+    def settings(cls) -> Any:
+        """The `Study` that the claim is judged by."""
         return StudyConfig()
 
-    def check(self, config: StudyConfig) -> None:
+    def check(self, config: Any) -> None:
         """Refuse a study that the claim cannot be measured in."""
 
-    def measure(self, cell: Cell, config: StudyConfig) -> Measured:
+    def cells(
+        self, config: Any, runs: Path, device: str, report: Callable[[Progress], None]
+    ) -> Iterable[Tried]:
+        """What is tried, one cell after another; see `run_study`."""
+        return run_study(config, runs, device, report)
+
+    def measure(self, cell: Any, config: Any) -> Measured:
         """The effect in one cell, and everything that is worth knowing beside it."""
         raise NotImplementedError
+
+    def overall(self, cells: Sequence[Any], config: Any) -> dict[str, Any]:
+        """Numbers over all cells, beside the verdict."""
+        return {}
 
 
 def reproduce(
     name: str,
-    config: StudyConfig | None = None,
+    config: Study | None = None,
     out: Path = EVIDENCE,
     runs: Path = RUNS,
     rules: Path = RULES,
@@ -103,7 +162,7 @@ def reproduce(
         runs: folder that trained prompts are kept in, and found again.
         rules: folder of the rules.
         command: what to put into the file as the command that made it.
-        device, report: see `run_study`.
+        device, report: see `study.run_study`.
 
     Raises:
         WorkbenchError: no such claim; a rule that is missing or not committed; SciPy missing; another study than the
@@ -130,14 +189,12 @@ def reproduce(
         commit = None
 
     measured: dict[str, Measured] = {}
-    cells: list[Cell] = []
+    cells: list[Tried] = []
     clock = 0.0
-    for cell in run_study(config, runs, device, report):
+    for cell in claim.cells(config, runs, device, report):
         started = time.perf_counter()
         found = claim.measure(cell, config)
-        measured[cell.name] = Measured(
-            found.estimate, {**_common(cell, config), **found.numbers}, found.trials
-        )
+        measured[cell.name] = Measured(found.estimate, {**cell.common(config), **found.numbers}, found.trials)
         cells.append(cell)
         clock += time.perf_counter() - started
 
@@ -175,6 +232,8 @@ def reproduce(
         "seconds": clock + sum(trial.seconds for cell in cells for trial in cell.trials),
         "cells": judged,
     }
+    if overall := claim.overall(cells, config):
+        evidence["overall"] = overall
     evidence = _plain(evidence)
     with plain_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -182,48 +241,10 @@ def reproduce(
     return evidence
 
 
-def _common(cell: Cell, config: StudyConfig) -> dict[str, Any]:
-    """What every claim's cells say: whether anything was learnt, and how each prior's prompts moved and ended.
-
-    `learnt_low`: lower end of the one-sided 95% t interval, over seeds, of the gain, mean over priors. `diverged`: how
-    many prompts did not train to the end.
-    """
-    gains = cell.table(config.priors, cell.gain)
-    return {
-        "zero_shot": cell.zero_shot,
-        "zero_shot_validation": cell.zero_shot_validation,
-        "gain": float(gains.mean()),
-        "learnt_low": lower_bound(gains.mean(0)),
-        "diverged": sum(trial.left not in ("finished", "converged") for trial in cell.trials),
-        "priors": {prior: _of_prior(cell.of(prior)) for prior in config.priors},
-    }
-
-
-def _of_prior(trials: Sequence[Trial]) -> dict[str, float]:
-    losses = np.array([trial.loss for trial in trials])
-    return {
-        "loss": float(losses.mean()),
-        "loss_spread": float(losses.std(ddof=1)),
-        "accuracy": float(np.mean([trial.accuracy for trial in trials])),
-        "moved": float(np.mean([trial.moved for trial in trials])),
-    }
-
-
-def _seed(seed: int, cells: Sequence[Cell], measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """The numbers of every prompt of one seed."""
+def _seed(seed: int, cells: Sequence[Tried], measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """The numbers of every trial of one seed."""
     trials = [
-        {
-            "backbone": cell.backbone,
-            "task": cell.task,
-            "prior": trial.prior,
-            "loss": trial.loss,
-            "accuracy": trial.accuracy,
-            "gain": cell.gain(trial),
-            "moved": trial.moved,
-            "left": trial.left,
-            "seconds": trial.seconds,
-            **measured[cell.name].trials.get((trial.prior, seed), {}),
-        }
+        {**cell.told(trial), **measured[cell.name].trials.get((trial.prior, seed), {})}
         for cell in cells
         for trial in cell.trials
         if trial.seed == seed
@@ -231,7 +252,7 @@ def _seed(seed: int, cells: Sequence[Cell], measured: Mapping[str, Measured]) ->
     return {"seed": seed, "trials": trials}
 
 
-def _versions(cells: Sequence[Cell]) -> dict[str, Any]:
+def _versions(cells: Sequence[Tried]) -> dict[str, Any]:
     packages = ("torch", "transformers", "numpy", "scipy")
     return {
         "workbench": workbench.__version__,

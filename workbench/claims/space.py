@@ -1,4 +1,4 @@
-"""Where vectors lie among the token embeddings of a backbone: axes, radii, distances. Measures; draws nothing."""
+"""Where vectors lie among the tokens of a backbone: axes, radii, distances. Measures; draws nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ _CHUNK = 1024  # tokens whose distances to all others are taken at once
 
 
 class Space:
-    """The space of input embeddings, as the vocabulary fills it.
+    """The space of input embeddings, or of what a layer reads, as the vocabulary fills it.
 
     Attributes:
-        tokens: (V, d) float32, every token's embedding.
+        backbone, layer: whose space it is; layer None is that of input embeddings.
+        tokens: (V, d) float32, every token's embedding, or what the layer reads of tokens alone (some, of a large
+            vocabulary).
         normal: the Gaussian fitted to them, ridge and all, as the priors fit it.
     """
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, layer: int | None = None):
         prior = FittedGaussian()
-        self.tokens: Tensor = prior.collect(backbone, None)
+        self.backbone, self.layer = backbone, layer
+        self.tokens: Tensor = prior.collect(backbone, layer)
         self.normal = Normal(self.tokens, prior.ridge, prior.ridge_kind, prior.source)
 
     def radius(self, vectors: Tensor) -> Floats:

@@ -1,6 +1,7 @@
 """The prompts that a claim is tried on: every backbone, task, prior and seed, trained many at a time.
 
     runs/evidence/tiny-llama/find-person/vocabulary-3-1f0c52ab/     a run, and study.json: its score, and its seconds
+    runs/evidence/tiny-llama/find-person/layer 3/vocabulary-3-…/    the same, of prompts that stand before layer 3
 
 The name's last part stands for everything that the run depends on, so two claims with the same settings share their
 runs, other settings never meet, and a study that was interrupted goes on where it was. Judges nothing.
@@ -13,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ from torch import Tensor
 
 from workbench.backbones.backbone import Backbone, load_backbone
 from workbench.claims.space import Space
+from workbench.claims.statistics import lower_bound
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
+from workbench.methods.deep_prompt import INPUT, DeepPrompt
+from workbench.methods.method import Method
 from workbench.methods.priors import Prior
 from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
@@ -45,6 +50,7 @@ SEVEN = (
     "shell-4",
 )
 """The priors that claims compare: the paper's that draw without training, random tokens, and one that is far away."""
+_POINTS = 1024  # of a task, that a Gaussian is fitted to
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,9 @@ class StudyConfig:
     tasks: tuple[str, ...] = ("reading", "order-2", "find-person")
     """Tasks of the small world: language, arithmetic, and one that prompts learn well. One backbone with one task is a
     cell. (Of the arithmetic, adding has nothing left that a prompt could teach these backbones; putting in order has.)"""
+    places: tuple[str, ...] = (INPUT,)
+    """Where the prompts stand: before the input, or, as "layer 2", before what a layer reads (from 0). With several, a
+    cell is one of them too."""
     priors: tuple[str, ...] = SEVEN
     """Where prompts start; shell-4 is the shell of radius 4, which is 4 times √width."""
     seeds: int = 8
@@ -63,7 +72,7 @@ class StudyConfig:
     tokens: int = 20
     """Vectors of a prompt; the paper's 20."""
     between: tuple[str, str] = ("reading", "order-2")
-    """The two tasks whose texts gaussian-interpolation lies between."""
+    """The two tasks whose texts gaussian-interpolation lies between; gaussian-reading is the Gaussian of one of them."""
     test_examples: int = 200
     """Examples of the test split that final quality is measured on, the same for all."""
     together: int = 16
@@ -82,7 +91,7 @@ class StudyConfig:
     """How each is trained."""
 
     def __post_init__(self) -> None:
-        for name in ("backbones", "tasks", "priors"):
+        for name in ("backbones", "tasks", "places", "priors"):
             if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise WorkbenchError(
                     f"{name} of a study are {getattr(self, name)}; name each once, and one at least"
@@ -94,6 +103,8 @@ class StudyConfig:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in self.priors:
             self.prior(name)
+        for place in self.places:
+            layer_of(place)
 
     def prior(self, name: str) -> Prior:
         """The prior behind a name, with the study's settings."""
@@ -107,8 +118,12 @@ class StudyConfig:
             "xavier": lambda: priors.Xavier(tokens=self.tokens),
             "fitted-gaussian": priors.FittedGaussian,
             "gaussian-exclusion": priors.GaussianExclusion,
-            "gaussian-interpolation": lambda: priors.GaussianInterpolation(*self.between, points=1024),
+            "gaussian-interpolation": lambda: priors.GaussianInterpolation(*self.between, points=_POINTS),
             "vocabulary": priors.Vocabulary,
+            **{
+                f"gaussian-{task}": partial(priors.FittedGaussian, task, points=_POINTS)
+                for task in self.between
+            },
         }
         if name not in known:
             raise unknown("prior of a study", name, [*known, "shell-4"])
@@ -123,6 +138,37 @@ class StudyConfig:
         """Plain JSON, every prior with its settings."""
         described = {name: self.prior(name).describe() for name in self.priors}
         return {**asdict(self), "fit": self.fit.to_json(), "priors": described}
+
+    def quick(self) -> StudyConfig:
+        """The smallest study of the same priors: one cell, two seeds, a few steps."""
+        fit = replace(
+            self.fit,
+            steps=4,
+            batch_size=2,
+            evaluate_every=min(self.fit.evaluate_every, 2),
+            validation_examples=4,
+            checkpoint_every=4,
+        )
+        return replace(
+            self,
+            backbones=self.backbones[:1],
+            tasks=self.tasks[-1:],
+            places=self.places[-1:],
+            seeds=2,
+            tokens=4,
+            test_examples=8,
+            fit=fit,
+        )
+
+
+def layer_of(place: str) -> int | None:
+    """The layer of a place, None for the input."""
+    if place == INPUT:
+        return None
+    word, _, number = place.partition(" ")
+    if word != "layer" or not number.isdecimal():
+        raise WorkbenchError(f'{place!r} is no place for a prompt; write input, or "layer 2"')
+    return int(number)
 
 
 @dataclass(frozen=True)
@@ -153,9 +199,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cell:
-    """All prompts of one backbone and task.
+    """All prompts of one backbone and task, and of one place.
 
-    zero_shot: loss and accuracy on the test examples without a prompt; zero_shot_validation: loss on the examples that
+    space: of the vectors there. zero_shot: loss and accuracy on the test examples without a prompt; zero_shot_validation: loss on the examples that
     training looks at.
     """
 
@@ -166,10 +212,11 @@ class Cell:
     zero_shot_validation: float
     trials: tuple[Trial, ...]
     device: str
+    place: str = INPUT
 
     @property
     def name(self) -> str:
-        return f"{self.backbone}/{self.task}"
+        return f"{self.backbone}/{self.task}" + (f"/{self.place}" if self.place != INPUT else "")
 
     def of(self, prior: str) -> list[Trial]:
         """One prior's trials, by seed."""
@@ -182,6 +229,47 @@ class Cell:
     def gain(self, trial: Trial) -> float:
         """How far the prompt lowered the test loss below no prompt at all, in nats a token."""
         return self.zero_shot["loss"] - trial.loss
+
+    def common(self, config: StudyConfig) -> dict[str, Any]:
+        """What the cells of every claim say: whether anything was learnt, and how each prior's prompts moved and ended.
+
+        `learnt_low`: lower end of the one-sided 95% t interval, over seeds, of the gain, mean over priors. `diverged`:
+        how many prompts did not train to the end.
+        """
+        gains = self.table(config.priors, self.gain)
+        return {
+            "zero_shot": self.zero_shot,
+            "zero_shot_validation": self.zero_shot_validation,
+            "gain": float(gains.mean()),
+            "learnt_low": lower_bound(gains.mean(0)),
+            "diverged": sum(trial.left not in ("finished", "converged") for trial in self.trials),
+            "priors": {prior: _of_prior(self.of(prior)) for prior in config.priors},
+        }
+
+    def told(self, trial: Trial) -> dict[str, Any]:
+        """The numbers of one prompt."""
+        return {
+            "backbone": self.backbone,
+            "task": self.task,
+            **({"place": self.place} if self.place != INPUT else {}),
+            "prior": trial.prior,
+            "loss": trial.loss,
+            "accuracy": trial.accuracy,
+            "gain": self.gain(trial),
+            "moved": trial.moved,
+            "left": trial.left,
+            "seconds": trial.seconds,
+        }
+
+
+def _of_prior(trials: Sequence[Trial]) -> dict[str, float]:
+    losses = np.array([trial.loss for trial in trials])
+    return {
+        "loss": float(losses.mean()),
+        "loss_spread": float(losses.std(ddof=1)),
+        "accuracy": float(np.mean([trial.accuracy for trial in trials])),
+        "moved": float(np.mean([trial.moved for trial in trials])),
+    }
 
 
 @dataclass(frozen=True)
@@ -208,12 +296,14 @@ def run_study(
     """
     tasks = {name: load_task(name) for name in config.tasks}
     trials = len(config.priors) * config.seeds
-    counts = [0, len(config.backbones) * len(tasks) * trials * config.fit.steps]
+    cells = len(config.backbones) * len(config.places) * len(tasks)
+    counts = [0, cells * trials * config.fit.steps]
     for name in config.backbones:
         backbone = load_backbone(name, device=device)
-        space = Space(backbone)
-        for task in tasks.values():
-            yield _Work(config, folder, backbone, task, space, counts, report).cell()
+        for place in config.places:
+            space = Space(backbone, layer_of(place))
+            for task in tasks.values():
+                yield _Work(config, folder, backbone, task, place, space, counts, report).cell()
 
 
 class _Work:
@@ -225,13 +315,16 @@ class _Work:
         folder: Path,
         backbone: Backbone,
         task: Task,
+        place: str,
         space: Space,
         counts: list[int],
         report: Callable[[Progress], None],
     ):
-        self.config, self.backbone, self.task, self.space = config, backbone, task, space
+        self.config, self.backbone, self.task, self.place, self.space = config, backbone, task, place, space
         self.counts, self.report = counts, report
         self.home = Path(folder) / backbone.name.replace("/", "_") / task.name
+        if place != INPUT:
+            self.home /= place
         self.test = self._rows("test", config.test_examples)
         self.priors = {name: config.prior(name) for name in config.priors}
         read = hashlib.sha256(space.tokens.numpy().tobytes())
@@ -264,6 +357,7 @@ class _Work:
             validation,
             trials,
             str(self.backbone.device),
+            self.place,
         )
 
     def _train(self, chosen: Sequence[tuple[str, int]]) -> None:
@@ -282,10 +376,7 @@ class _Work:
                 seconds[member] += (now - clock) / len(members)
             clock = now
 
-        methods = [
-            SoftPrompt(self.backbone, tokens=self.config.tokens, prior=self.priors[prior], seed=seed)
-            for prior, seed in chosen
-        ]
+        methods = [self._method(self.priors[prior], seed) for prior, seed in chosen]
         share(range(len(chosen)))
         configs = [replace(self.config.fit, seed=seed) for _, seed in chosen]
         try:
@@ -308,12 +399,19 @@ class _Work:
                 if (path / "config.json").is_file() and "loss" not in self._facts(path):
                     write_json(path / "study.json", {"seconds": spent})
 
+    def _method(self, prior: Prior, seed: int) -> Method:
+        of: dict[str, Any] = {"tokens": self.config.tokens, "prior": prior, "seed": seed}
+        if self.space.layer is None:
+            return SoftPrompt(self.backbone, **of)
+        return DeepPrompt(self.backbone, layers=(self.space.layer,), **of)
+
     def _trial(self, prior: str, seed: int) -> Trial:
         run = Run(self._path(prior, seed))
         facts, kept = self._facts(run.path), run.snapshots()
-        drawn, trained = (torch.from_numpy(run.snapshot(step)["embeddings"]) for step in (0, max(kept)))
+        key = "embeddings" if self.place == INPUT else self.place
+        drawn, trained = (torch.from_numpy(run.snapshot(step)[key]) for step in (0, max(kept)))
         if (run.path / "method" / "method.json").is_file():
-            trained = run.load_method(self.backbone).snapshot()["embeddings"]
+            trained = run.load_method(self.backbone).snapshot()[key]
         looks = tuple((m["step"], m["validation"]["loss"]) for m in run.metrics() if m.get("validation"))
         return Trial(
             prior, seed, drawn, trained, facts["loss"], facts["accuracy"], facts["left"], looks, facts["seconds"]

@@ -43,9 +43,7 @@ COMMANDS = {
     "stop": Command("control", "Stop", "end a job, with a checkpoint"),
     "tasks": Command("lists", "Tasks", "list the tasks of the small world"),
     "backbones": Command("lists", "Backbones", "list the bundled backbones"),
-    "reproduce": Command(
-        "reproduce", "Reproduce", "try a claim, and write what was found; or list the claims"
-    ),
+    "reproduce": Command("reproduce", "command", "try a claim, and write what was found; or list the claims"),
     "pretrain": Command("pretrain", "Pretrain", "make a bundled backbone from nothing"),
 }
 

@@ -7,9 +7,9 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -55,7 +55,7 @@ class Reproduce:
             return cls()
         study, said = CLAIMS[name].settings(), shlex.join(["workbench", "reproduce", *words])
         if "--quick" in words:
-            return cls(study=quick(study), out=RUNS.with_name("evidence-quick"), said=said)
+            return cls(study=study.quick(), out=RUNS.with_name("evidence-quick"), said=said)
         return cls(study=study, said=said)
 
     def run(self) -> int:
@@ -87,24 +87,21 @@ class Reproduce:
         return 0
 
 
-def quick(study: StudyConfig) -> StudyConfig:
-    """The smallest study of the same priors: one cell, two seeds, a few steps."""
-    fit = replace(
-        study.fit,
-        steps=4,
-        batch_size=2,
-        evaluate_every=min(study.fit.evaluate_every, 2),
-        validation_examples=4,
-        checkpoint_every=4,
-    )
-    return replace(
-        study,
-        backbones=study.backbones[:1],
-        tasks=study.tasks[-1:],
-        seeds=2,
-        tokens=4,
-        test_examples=8,
-        fit=fit,
+def command(words: Sequence[str]) -> type[Reproduce]:
+    """The command, with the settings of the named claim's own kind of study for options."""
+    name = next((word for word in words if word in CLAIMS), None)
+    kind = type(CLAIMS[name].settings()) if name else StudyConfig
+    if kind is StudyConfig:
+        return Reproduce
+    return cast(
+        "type[Reproduce]",
+        make_dataclass(
+            "Reproduce",
+            [("study", kind, field(default_factory=kind))],
+            bases=(Reproduce,),
+            namespace={"__doc__": Reproduce.__doc__},
+            frozen=True,
+        ),
     )
 
 

@@ -24,7 +24,6 @@ from workbench.claims.claim import Measured
 from workbench.claims.rule import FAILS, HOLDS, RULES, UNDECIDED, Rule, load_rule, met
 from workbench.claims.space import Space
 from workbench.claims.study import Cell, StudyConfig, Trial, run_study
-from workbench.cli.reproduce import quick
 from workbench.data import EVIDENCE
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
@@ -411,7 +410,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny(name: str) -> StudyConfig:
     """Two seeds of a few steps."""
-    small = quick(CLAIMS[name].settings())
+    small = CLAIMS[name].settings().quick()
     keep = tuple(
         p for p in small.priors if p not in ("gaussian-interpolation", "xavier", "shell-0.5", "shell-2")
     )
