@@ -372,15 +372,18 @@ def _bank_of(path: Path) -> list[Path]:
     if names is None:
         return [path]
     paths = [Path(os.path.normpath(path.parent / name)) for name in names]
+    bank, alone = ", ".join(names), "or go on with each run by itself, by wb.resume(folder)"
     for name, other in zip(names, paths, strict=True):
         while not (made := (other / "config.json").is_file()) and Lock.holder(other):
             time.sleep(0.01)  # it is just being made
-        if not made or path not in paths:
+        if not made:
             raise WorkbenchError(
-                f"{path} was trained in one bank with {', '.join(names)}, and "
-                f"{name if not made else 'it'} is not there any more; put it back, or go on with each run by itself, "
-                "by wb.resume(folder)"
+                f"{path} was trained in one bank, {bank}, and {name} is not there any more; put it back, {alone}"
             )
+    if path not in paths:
+        raise WorkbenchError(
+            f"{path} was trained in one bank, {bank}, and had one of these names; give it that again, {alone}"
+        )
     return paths
 
 
