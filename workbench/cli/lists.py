@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,30 +71,33 @@ class Runs:
 
     def run(self) -> int:
         """Prints a line for each, the newest first."""
-        from workbench.training.run import Run
+        from workbench.views.shelf import Shelf
 
-        runs = Run.list(self.folder)
-        if not runs:
+        shelf = Shelf(self.folder)
+        entries = shelf.look()
+        if shelf.left_out:
+            print(shelf.left_out, file=sys.stderr)
+        if not entries:
+            but = " but those of studies" if shelf.left_out else ""
             raise WorkbenchError(
-                f"there are no runs in {self.folder}; start one with `workbench train --run …`"
+                f"there are no runs in {self.folder}{but}; start one with `workbench train --run …`"
             )
-        lines = [("run", "backbone", "task", "method", "state", "step", "loss", "validation", "written")]
-        for run in runs:
-            config, metrics = run.config, run.metrics()
-            looks = [step["validation"] for step in metrics if step.get("validation")]
-            best: dict[str, float] = min(looks, key=lambda look: look["loss"], default={})
-            task = config["task"]["task"]
+        lines = [
+            ("run", "backbone", "task", "method", "state", "step", "loss", "best on validation", "written")
+        ]
+        for entry in entries:
+            best = {"loss": entry.best_validation_loss, entry.measure: entry.best_validation_score}
             lines.append(
                 (
-                    str(run.path),
-                    config["backbone"]["name"],
-                    task if isinstance(task, str) else " ".join(task.values()),
-                    config["method"]["kind"],
-                    run.state,
-                    f"{metrics[-1]['step'] if metrics else 0}/{config['fit']['steps']}",
-                    f"{metrics[-1]['loss']:.4f}" if metrics else "",
-                    ", ".join(f"{name} {value:.3f}" for name, value in best.items()),
-                    _ago(max(path.stat().st_mtime for path in run.path.iterdir() if path.is_file())),
+                    str(entry.path),
+                    entry.backbone,
+                    entry.task,
+                    entry.method,
+                    f"{entry.state}: {entry.note}" if entry.note else entry.state,
+                    f"{entry.step}/{entry.steps}",
+                    "" if entry.loss is None else f"{entry.loss:.4f}",
+                    ", ".join(f"{name} {value:.3f}" for name, value in best.items() if value is not None),
+                    _ago(max(path.stat().st_mtime for path in entry.path.iterdir() if path.is_file())),
                 )
             )
         print(table(lines))

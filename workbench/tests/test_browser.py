@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
+from workbench import cli
 from workbench.errors import WorkbenchError
 from workbench.tests.run_folders import many_runs, write_run
 from workbench.training.run import Run
-from workbench.views import AnswersBeside, RunBrowser
+from workbench.views import AnswersBeside, RunBrowser, Runs
 from workbench.views.answers_beside import differing_words
 from workbench.views.picture import find_browser
 from workbench.views.run_table import MOST_SELECTED, row_of
-from workbench.views.shelf import DAMAGED, Shelf
+from workbench.views.shelf import DAMAGED, STUDY_FILE, Shelf, runs_in
 from workbench.views.still import still
 
 
@@ -378,3 +379,47 @@ def wait_for(true: Any, seconds: float = 20) -> bool:
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
     return True
+
+
+# Studies
+
+
+def test_the_runs_of_a_study_do_not_bury_ones_own(
+    tmp_path: Path, browse: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects whoever has tried a claim: a shell, the overview and the browser list the same runs, and say what is not."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs/mine", "runs/deep/er/still/mine", "runs/evidence/tiny-llama/reading/xavier-0-1"):
+        write_run(Path(place))
+    for number in range(1, 3):  # those of a study that have been scored; the one above is at work
+        run = write_run(Path(f"runs/evidence/tiny-rwkv/reading/xavier-{number}-1"))
+        (run.path / STUDY_FILE).write_text("{}")
+    own, note = ["deep/er/still/mine", "mine"], "3 runs of studies in runs/evidence"
+    found = runs_in("runs")
+    assert [path.relative_to("runs").as_posix() for path in found.runs] == own and note in found.note()
+
+    browser, listing = browse(Path("runs")), Runs("runs")
+    browser.refresh()
+    assert sorted(browser.data()["name"]) == sorted(row["id"] for row in browser.table.rows) == own
+    assert "3 runs of studies" in browser._left_out.value and "3 runs of studies" in browser.html()
+    assert sorted(listing.data()["run"]) == own and note in listing.table_html()
+    assert cli.main(["runs", "runs"]) == 0
+    said = capsys.readouterr()
+    assert note in said.err and "evidence" not in said.out and "runs/mine" in said.out
+
+    for named in ("runs/evidence", "runs/evidence/tiny-rwkv", "runs/evidence/tiny-rwkv/reading"):
+        count = 3 if named == "runs/evidence" else 2
+        assert (
+            len(runs_in(named).runs) == count == len(Shelf(Path(named)).look()) and not runs_in(named).note()
+        )
+    assert len(runs_in("runs/mine").runs) == 1 and not runs_in("runs/nowhere").runs
+    assert cli.main(["runs", "runs/evidence/../evidence"]) == 0
+
+
+def test_only_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An overview that would be empty says where the runs are."""
+    (write_run(tmp_path / "runs/evidence/a/b/c").path / STUDY_FILE).write_text("{}")
+    html = Runs(tmp_path / "runs").table_html()
+    assert "no runs yet" in html and "1 run of a study in" in html
+    assert cli.main(["runs", str(tmp_path / "runs")]) == 2
+    assert "but those of studies" in capsys.readouterr().err

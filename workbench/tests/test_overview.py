@@ -129,6 +129,7 @@ def test_runs_are_listed_newest_first_and_counted(tmp_path: Path) -> None:
         "measure": "token_f1",
         "score": 0.2,
         "started": "",
+        "note": "",
     }
     assert (
         "stopped, step 3 of 9" in view.table_html()

@@ -48,11 +48,13 @@ STYLE = """
 .wb-differences th, .wb-differences td { text-align: left; vertical-align: top; padding: 4px 16px 4px 0; border: 0;
   border-bottom: 1px solid var(--wb-line); background: none; color: inherit; font: inherit; white-space: normal;
   min-width: 76px; max-width: 260px; overflow-wrap: anywhere; }
-.wb-differences tr:nth-child(n) { background: none; }
+.wb-differences tbody tr:nth-child(n) { background: none; }
 .wb-differences thead th { font-weight: 600; border-bottom-width: 2px; }
 .wb-differences tbody th, .wb-differences .wb-quiet { color: var(--wb-quiet); }
 .wb-differences .wb-swatch { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin: 0 6px 3px 0; }
 body[data-jp-theme-light="false"] .wb-light .wb-swatch { filter: TURN; }
+.wb-left-out { font: 12px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-quiet);
+  background: var(--wb-paper); max-width: 920px; overflow-wrap: anywhere; }
 .wb-compare .wb-empty { padding: 22px 0; text-align: center; color: var(--wb-quiet); border: 1px dashed var(--wb-line);
   border-radius: 6px; margin: 10px 0; }
 .wb-compare .wb-fault { border-left: 3px solid var(--wb-second); padding: 4px 12px; margin: 8px 0; }
@@ -80,10 +82,10 @@ class RunBrowser(View):
         self._wake, self._closed = threading.Event(), threading.Event()
         self._compared: Any = None
         self.table = RunTable(theme)
-        self._said, self._differences = w.HTML(), w.HTML()
+        self._said, self._left_out, self._differences = w.HTML(), w.HTML(), w.HTML()
         self._compare = w.VBox()
         style = w.HTML(f"<style>{CSS}{STYLE}</style>", layout={"display": "none"})
-        self._box = w.VBox([style, self.table, self._said, self._compare])
+        self._box = w.VBox([style, self.table, self._left_out, self._said, self._compare])
         self._box.add_class(f"wb-{theme}").add_class("wb-browser")
         self._compare.add_class("wb-compare")
         self.table.observe(lambda _: self._wake.set(), names="selected")
@@ -97,8 +99,8 @@ class RunBrowser(View):
     def data(self) -> pd.DataFrame:
         """One row a run, the newest first.
 
-        name, state, backbone, task, method, prior, step, steps, loss, best_validation_loss, best_validation_score,
-        seconds, created (s since 1970), note, path: see `Entry`.
+        name, state, backbone, task, method, prior, step, steps, loss, best_validation_loss, measure,
+        best_validation_score, seconds, created (s since 1970), note, path: see `Entry`.
         """
         columns = [name for name in Entry.__dataclass_fields__ if name != "path"]
         rows = [
@@ -145,7 +147,7 @@ class RunBrowser(View):
     def html(self) -> str:
         """The table, and the comparison of what is selected, as one page."""
         self.refresh()
-        parts = [f"<style>{STYLE}</style>{self.table.part()}"]
+        parts = [f"<style>{STYLE}</style>{self.table.part()}{self.left_out_html()}"]
         if runs := self.selected:
             parts += [self.differences_html(runs), *(view.part() for view in self._views(runs))]
         return page(f"Runs in {self.folder.name}", parts, self.theme, heading=True)
@@ -196,7 +198,14 @@ class RunBrowser(View):
                 if there
                 else f"There is no folder {self.folder} yet.",
             )
+            if self._left_out.value != self.left_out_html():
+                self._left_out.value = self.left_out_html()
             self._show_comparison()
+
+    def left_out_html(self) -> str:
+        """Which studies' runs are not in the table; empty where there are none."""
+        said = self._shelf.left_out
+        return f"<div class='wb-left-out'>{escape(said)}</div>" if said else ""
 
     def _watch(self) -> None:
         while not self._closed.is_set():

@@ -105,14 +105,15 @@ class Listing(Table):
         style = STYLE.replace("FONT", FONT)
         for name in ("text", "quiet", "line"):
             style = style.replace(name.upper(), INK[self.theme][name])
+        said = self.note()
+        note = f"<div class='wb-note'>{escape(said)}</div>" if said else ""
         if not len(table):
-            return f"<style>{style}</style><div class='wb-listing'><div class='wb-empty'>{escape(self.nothing)}</div></div>"
+            return f"<style>{style}</style><div class='wb-listing'><div class='wb-empty'>{escape(self.nothing)}</div>{note}</div>"
         head = "".join(f"<th>{escape(column)}</th>" for column in table)
         rows = "".join(
             f"<tr><td>{_linked(first, links.get(first))}</td>{''.join(f'<td>{escape(text)}</td>' for text in rest)}</tr>"
             for first, *rest in table.to_numpy()
         )
-        note = f"<div class='wb-note'>{escape(self.note())}</div>" if self.note() else ""
         return (
             f"<style>{style}</style><div class='wb-listing'><table><thead><tr>{head}</tr></thead>"
             f"<tbody>{rows}</tbody></table>{note}</div>"

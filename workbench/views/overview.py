@@ -17,8 +17,8 @@ import pandas as pd
 
 import workbench
 from workbench.data import DATA, EVIDENCE
-from workbench.training.run import Run
 from workbench.views.listing import Listing, near, read_json
+from workbench.views.shelf import Shelf
 from workbench.views.theme import Theme
 
 #: The most runs that are listed.
@@ -82,22 +82,39 @@ class Installed(Listing):
 
 
 class Runs(Listing):
-    """The newest runs below a folder."""
+    """The newest runs below a folder, but for those of studies."""
 
     title, nothing = "Runs", "There are no runs yet: train a prompt in the notebook “Your first prompt”."
 
     def __init__(self, folder: str | Path = "../runs", theme: Theme = "light") -> None:
         super().__init__(theme)
         self.folder = Path(folder)
+        self._shelf = Shelf(self.folder)
 
     def data(self) -> pd.DataFrame:
         """One row a run, newest first, at most MOST_RUNS.
 
         run (its folder below the folder), backbone, task, method, state, step, steps; loss (nats a token, at the last
-        step); measure and score (of its last look at validation); started (UTC).
+        step); measure and score (its best on validation); started (UTC); note (what is wrong with it).
         """
-        columns = "run backbone task method state step steps loss measure score started".split()
-        rows = [_run_row(run, self.folder) for run in Run.list(self.folder)[:MOST_RUNS]]
+        columns = "run backbone task method state step steps loss measure score started note".split()
+        rows = [
+            (
+                entry.name,
+                entry.backbone,
+                entry.task,
+                entry.method,
+                entry.state,
+                entry.step,
+                entry.steps,
+                entry.loss,
+                entry.measure,
+                entry.best_validation_score,
+                time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.created)),
+                entry.note,
+            )
+            for entry in self._shelf.look()[:MOST_RUNS]
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def shown(self) -> pd.DataFrame:
@@ -105,22 +122,23 @@ class Runs(Listing):
         rows = [
             (
                 row.run,
-                f"{row.method} on {row.backbone}",
+                f"{row.method} on {row.backbone}" if row.method else "",
                 row.task,
-                f"{row.state}, step {row.step:,} of {row.steps:,}",
+                f"{row.state}: {row.note}" if row.note else _how_far(row),
                 "" if pd.isna(row.loss) else f"{row.loss:.3f}",
                 "" if pd.isna(row.score) else f"{row.measure.replace('_', ' ')} {row.score:.0%}",
                 row.started,
             )
             for row in self.data().itertuples()
         ]
-        heads = "run|what|task|how far|loss (nats per token)|on validation|started (UTC)".split("|")
+        heads = "run|what|task|how far|loss (nats per token)|best on validation|started (UTC)".split("|")
         return pd.DataFrame(rows, columns=heads)
 
     def note(self) -> str:
         """How many there are, where not all are shown."""
-        count = len(Run.list(self.folder))
-        return f"The newest {MOST_RUNS} of {count:,} runs." if count > MOST_RUNS else ""
+        count = len(self._shelf.look())
+        newest = f"The newest {MOST_RUNS} of {count:,} runs." if count > MOST_RUNS else ""
+        return f"{newest} {self._shelf.left_out}".strip()
 
 
 class Claims(Listing):
@@ -202,26 +220,9 @@ def _opening(path: Path) -> tuple[str, str]:
     return title.lstrip("# "), " ".join(sentences[:2])
 
 
-def _run_row(run: Run, folder: Path) -> tuple[Any, ...]:
-    config, status, steps = run.config, run.status, run.metrics()
-    task = config["task"]["task"]
-    look: dict[str, Any] = next(
-        (step["validation"] for step in reversed(steps) if step.get("validation")), {}
-    )
-    measure = next((name for name in look if name != "loss"), "")
-    return (
-        str(run.path.relative_to(folder)),
-        config["backbone"]["name"],
-        task if isinstance(task, str) else " ".join(map(str, task.values())),
-        config["method"]["kind"],
-        status["state"],
-        steps[-1]["step"] if steps else 0,
-        config["fit"]["steps"],
-        steps[-1]["loss"] if steps else None,
-        measure,
-        look.get(measure),
-        time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.config_path.stat().st_mtime)),
-    )
+def _how_far(row: Any) -> str:
+    asked = "" if pd.isna(row.steps) else f" of {row.steps:,.0f}"
+    return f"{row.state}, step {row.step:,}{asked}"
 
 
 def _named() -> list[str]:

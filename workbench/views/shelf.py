@@ -1,5 +1,7 @@
 """What lies in a folder of runs: one line of facts a run, read again only where its files changed. Writes nothing.
 
+Every listing of runs, in a shell and in a notebook, begins with `runs_in`, so all agree on what is listed.
+
 A look at 500 runs of which none changed is a walk over their folders; what was appended to a metrics.jsonl is read
 from where the last look ended. A run that cannot be read is an entry that says so.
 """
@@ -10,10 +12,11 @@ import calendar
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.training.run import Run
 from workbench.views.tail import Tail
@@ -25,6 +28,40 @@ DAMAGED = "damaged"
 RESTING = ("finished", "stopped", "failed")
 
 FILES = ("config.json", "status.json", "metrics.jsonl")
+
+#: What a study (`workbench reproduce`) adds to each of its runs, which are STUDY/backbone/task/run.
+STUDY_FILE, STUDY_DEPTH = "study.json", 3
+
+
+class Found(NamedTuple):
+    """The runs in a folder that are listed, and the studies whose runs are not."""
+
+    runs: list[Path]
+    """Their folders, in order of their names."""
+    studies: dict[Path, int]
+    """The folders of studies to the number of their runs."""
+
+    def note(self) -> str:
+        """Which studies are left out, in a sentence; nothing where there are none."""
+        said = [
+            f"{count:,} {'run of a study' if count == 1 else 'runs of studies'} in {path}"
+            for path, count in self.studies.items()
+        ]
+        return f"Not listed: {' and '.join(said)}. To see them, name that folder." if said else ""
+
+
+def runs_in(folder: str | Path) -> Found:
+    """The runs below a folder, however deep, but for those of studies.
+
+    A study keeps hundreds of runs, among which one's own would be lost. They are listed where the study's folder, or
+    one in it, is named; a folder that is not there holds none.
+    """
+    folder = Path(folder)
+    found = dict(_runs_below(folder))
+    deeper = [path for path in found if len(path.relative_to(folder).parts) > STUDY_DEPTH]
+    homes = {path.parents[STUDY_DEPTH - 1] for path in deeper if found[path]}
+    of_studies = Counter(home for path in found for home in homes if home in path.parents)
+    return Found([path for path in found if homes.isdisjoint(path.parents)], dict(of_studies))
 
 
 @dataclass(frozen=True)
@@ -48,8 +85,10 @@ class Entry:
     """The last step's, nats a token."""
     best_validation_loss: float | None = None
     """The lowest, nats a token."""
+    measure: str = ""
+    """The first measure on validation that is not a loss, such as accuracy."""
     best_validation_score: float | None = None
-    """The highest of the first measure that is not a loss (accuracy), 0 to 1."""
+    """The highest of that measure, 0 to 1."""
     seconds: float = 0.0
     """Spent in steps."""
     created: float = 0.0
@@ -71,6 +110,7 @@ class _Tally:
     step: int = 0
     loss: float | None = None
     best_loss: float | None = None
+    measure: str = ""
     best_score: float | None = None
     seconds: float = 0.0
 
@@ -78,13 +118,17 @@ class _Tally:
         anew, records = self.tail.read()
         if anew:
             self.step, self.loss, self.best_loss, self.best_score, self.seconds = 0, None, None, None, 0.0
+            self.measure = ""
         for record in records:
             self.step, self.loss = record["step"], record["loss"]
             self.seconds += _number(record.get("seconds")) or 0.0
             looked = record.get("validation")
             if isinstance(looked, Mapping):
                 loss = _number(looked.get("loss"))
-                score = next((_number(v) for k, v in looked.items() if not k.endswith("loss")), None)
+                self.measure = self.measure or next(
+                    (name for name in looked if not name.endswith("loss")), ""
+                )
+                score = _number(looked.get(self.measure))
                 if loss is not None:
                     self.best_loss = loss if self.best_loss is None else min(self.best_loss, loss)
                 if score is not None:
@@ -102,16 +146,19 @@ class _Kept:
 
 @dataclass
 class Shelf:
-    """The runs below `folder`, however deep."""
+    """The runs below `folder`: those of `runs_in`."""
 
     folder: Path
+    left_out: str = ""
+    """Which studies the last look left out, in a sentence."""
     _kept: dict[Path, _Kept] = field(default_factory=dict)
 
     def look(self) -> list[Entry]:
         """The runs now, the newest first; a folder that is not there holds none."""
-        paths = list(_runs_below(self.folder))
+        found = runs_in(self.folder)
+        self.left_out = found.note()
         self._kept = {
-            path: self._kept.get(path) or _Kept(_Tally(Tail(path / "metrics.jsonl"))) for path in paths
+            path: self._kept.get(path) or _Kept(_Tally(Tail(path / "metrics.jsonl"))) for path in found.runs
         }
         entries = [self._entry(path, kept) for path, kept in self._kept.items()]
         return sorted(entries, key=lambda entry: (-entry.created, entry.name))
@@ -152,6 +199,7 @@ class Shelf:
             steps=None if asked is None else int(asked),
             loss=tally.loss,
             best_validation_loss=tally.best_loss,
+            measure=tally.measure,
             best_validation_score=tally.best_score,
             seconds=tally.seconds,
             created=_created(config, path),
@@ -159,12 +207,12 @@ class Shelf:
         )
 
 
-def _runs_below(folder: Path) -> Iterator[Path]:
-    """The folders with a run, whole or damaged; what lies inside a run is not looked at."""
+def _runs_below(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The folders with a run, whole or damaged, and whether it is a study's; what lies inside a run is not looked at."""
     for path, folders, files in os.walk(folder):
         if "status.json" in files or ("config.json" in files and "snapshots" in folders):
             folders.clear()
-            yield Path(path)
+            yield Path(path), STUDY_FILE in files
         else:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
 
@@ -200,6 +248,8 @@ def _at(facts: Mapping[str, Any], part: str, name: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):  # a file's task: its place, and its part
+        return " ".join(map(str, value.values()))
     return "" if value is None else str(value)
 
 
