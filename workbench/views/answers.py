@@ -17,24 +17,26 @@ from workbench.views.view import Table
 if TYPE_CHECKING:
     from workbench.training.run import Run
 
+# The class twice, to be stronger than JupyterLab's own rules for tables.
 STYLE = """
-.wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
+.wb-answers.wb-answers { font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--wb-text);
   background: var(--wb-paper); }
-.wb-answers table { border-collapse: collapse; width: 100%; table-layout: fixed; }
-.wb-answers th, .wb-answers td { text-align: left; vertical-align: top; padding: 6px 10px 6px 0; background: none;
+.wb-answers.wb-answers table { border-collapse: collapse; width: 100%; table-layout: fixed; margin: 0 0 8px; font: inherit; }
+.wb-answers.wb-answers :is(th, td) { text-align: left; vertical-align: top; padding: 6px 10px 6px 0; background: none;
   border: 0; border-bottom: 1px solid var(--wb-line); overflow-wrap: anywhere;
-  font: inherit; color: inherit; white-space: normal; }
-.wb-answers th { font-weight: 600; color: var(--wb-text); border-bottom: 2px solid var(--wb-line); }
-.wb-answers th b { font-size: 20px; font-variant-numeric: tabular-nums; }
-.wb-answers .wb-right::before { content: "✓ "; color: var(--wb-good); font-weight: 700; }
-.wb-answers .wb-wrong::before { content: "✗ "; color: var(--wb-second); font-weight: 700; }
-.wb-answers .wb-part::before { content: "~ "; color: var(--wb-quiet); font-weight: 700; }
-.wb-answers .wb-gained { background: color-mix(in srgb, var(--wb-good) 12%, transparent); }
-.wb-answers .wb-lost { background: color-mix(in srgb, var(--wb-second) 12%, transparent); }
-.wb-answers caption { text-align: left; caption-side: top; padding: 2px 0 8px; color: var(--wb-quiet); }
-.wb-answers h4 { margin: 14px 0 2px; font-size: 14px; font-weight: 600; }
-.wb-answers .wb-question { white-space: pre-wrap; }
-.wb-answers .wb-empty { padding: 26px 0; text-align: center; color: var(--wb-quiet); border: 1px dashed var(--wb-line);
+  font: inherit; color: inherit; white-space: normal; max-width: none; }
+.wb-answers.wb-answers tbody tr { background: none; }
+.wb-answers.wb-answers th { font-weight: 600; color: var(--wb-text); border-bottom: 2px solid var(--wb-line); }
+.wb-answers.wb-answers th b { font-size: 20px; font-variant-numeric: tabular-nums; }
+.wb-answers.wb-answers .wb-right::before { content: "✓ "; color: var(--wb-good); font-weight: 700; }
+.wb-answers.wb-answers .wb-wrong::before { content: "✗ "; color: var(--wb-second); font-weight: 700; }
+.wb-answers.wb-answers .wb-part::before { content: "~ "; color: var(--wb-quiet); font-weight: 700; }
+.wb-answers.wb-answers tbody tr.wb-gained { background: color-mix(in srgb, var(--wb-good) 12%, transparent); }
+.wb-answers.wb-answers tbody tr.wb-lost { background: color-mix(in srgb, var(--wb-second) 12%, transparent); }
+.wb-answers.wb-answers caption { text-align: left; caption-side: top; padding: 2px 0 8px; color: var(--wb-quiet); }
+.wb-answers.wb-answers h4 { margin: 14px 0 2px; font-size: 14px; font-weight: 600; }
+.wb-answers.wb-answers .wb-question { white-space: pre-wrap; }
+.wb-answers.wb-answers .wb-empty { padding: 26px 0; text-align: center; color: var(--wb-quiet); border: 1px dashed var(--wb-line);
   border-radius: 6px; }
 """
 
