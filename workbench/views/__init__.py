@@ -1,18 +1,44 @@
-"""Views: tables that can be drawn, and the notebook's panels. The only room that imports plotly or ipywidgets."""
+"""Views: tables that can be drawn, and the notebook's panels. The only room that imports plotly or ipywidgets.
 
-from workbench.views.answers import Answers
-from workbench.views.answers_beside import AnswersBeside
-from workbench.views.browser import RunBrowser
-from workbench.views.cards import Cards, Forgetting
-from workbench.views.curves import Curves
-from workbench.views.drift import Drift
-from workbench.views.first_prompt import FirstPrompt
-from workbench.views.live import LiveFigure
-from workbench.views.movement import Movement
-from workbench.views.overview import Claims, Installed, Notebooks, Runs
-from workbench.views.view import View
+Names are imported when they are first used: a page of tables does not wait for the library that draws figures.
+"""
 
-__all__ = [
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.views.answers import Answers
+    from workbench.views.answers_beside import AnswersBeside
+    from workbench.views.browser import RunBrowser
+    from workbench.views.cards import Cards, Forgetting
+    from workbench.views.curves import Curves
+    from workbench.views.drift import Drift
+    from workbench.views.first_prompt import FirstPrompt
+    from workbench.views.live import LiveFigure
+    from workbench.views.movement import Movement
+    from workbench.views.overview import Claims, Installed, Notebooks, Runs
+    from workbench.views.view import View
+
+_HOMES = {
+    "Answers": "answers",
+    "AnswersBeside": "answers_beside",
+    "Cards": "cards",
+    "Claims": "overview",
+    "Curves": "curves",
+    "Drift": "drift",
+    "FirstPrompt": "first_prompt",
+    "Forgetting": "cards",
+    "Installed": "overview",
+    "LiveFigure": "live",
+    "Movement": "movement",
+    "Notebooks": "overview",
+    "RunBrowser": "browser",
+    "Runs": "overview",
+    "View": "view",
+}
+__all__ = [  # written out, so that tools which only read see it
     "Answers",
     "AnswersBeside",
     "Cards",
@@ -29,3 +55,15 @@ __all__ = [
     "Runs",
     "View",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench.views' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"workbench.views.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

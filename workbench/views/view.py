@@ -11,7 +11,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import WorkbenchError
-from workbench.views.live import LiveFigure
 from workbench.views.page import figure_part, page
 from workbench.views.picture import picture
 from workbench.views.theme import Theme
@@ -33,6 +32,10 @@ class View(ABC):
     def widget(self) -> Any:
         """The figure as a widget that `update()` redraws; one widget a view, however often it is shown."""
         if not hasattr(self, "_widget"):
+            from workbench.views.live import (
+                LiveFigure,
+            )  # plotly's widget takes a second, which a table need not wait
+
             self._widget = LiveFigure(self.figure()).add_class(f"wb-{self.theme}")
         return self._widget
 
