@@ -58,9 +58,13 @@ def write_run(
     state: str = "finished",
     rate: float = 1.0,
     snapshots: bool = False,
+    width: int = 12,
     **settings: Any,
 ) -> Run:
-    """A run of `steps` steps with a look at validation each tenth; `rate` is how fast its loss falls."""
+    """A run of `steps` steps with a look at validation each tenth; `rate` is how fast its loss falls.
+
+    width: of the vectors in its snapshots; 192 is that of the backbone that it names.
+    """
     run = Run.create(path, changed(CONFIG, **settings))
     lines = []
     for step in range(1, steps + 1):
@@ -72,7 +76,7 @@ def write_run(
     for line in lines:
         run.append_metrics(line)
     if snapshots:
-        start = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)
+        start = np.random.default_rng(0).normal(size=(4, width)).astype(np.float32)
         for step in range(0, steps + 1, 10):
             run.write_snapshot(step, {"embeddings": torch.tensor(start + rate * step / 40)})
     run.write_status(state=state, step=steps, steps=run.config["fit"]["steps"])

@@ -19,6 +19,7 @@ import pytest
 
 from workbench import views
 from workbench.analysis.frame import fit_frame
+from workbench.tests import run_folders
 from workbench.tests.run_folders import write_run
 from workbench.training.run import Run
 from workbench.views.check import FAINTEST, SMALLEST, check_figure, contrast
@@ -211,15 +212,22 @@ VIEWS = sorted(
 )
 
 
+#: Of the vectors of the backbone that the runs name; some views load it.
+WIDTH = run_folders.CONFIG["backbone"]["width"]
+
+
 @pytest.fixture
 def given(tmp_path: Path) -> dict[str, Any]:
     """What views are made of: a run with everything, another that differs in its seed, their folder, and a frame."""
-    runs = [write_run(tmp_path / f"runs/{seed}", snapshots=True, fit__seed=seed) for seed in (0, 1)]
+    runs = [
+        write_run(tmp_path / f"runs/{seed}", snapshots=True, width=WIDTH, fit__seed=seed) for seed in (0, 1)
+    ]
     for run in runs:
         write_answers(run)
     dice = np.random.default_rng(1)
     words = tuple(f"word{i}" for i in range(60))
-    frame = fit_frame(dice.normal(size=(60, 12)) * np.linspace(3, 0.1, 12), words, dice.normal(size=(4, 12)))
+    spread = np.linspace(3, 0.1, WIDTH)
+    frame = fit_frame(dice.normal(size=(60, WIDTH)) * spread, words, dice.normal(size=(4, WIDTH)))
     return {"run": runs[0], "runs": runs, "frame": frame}
 
 
