@@ -61,7 +61,7 @@ class Trail:
     """
 
     vectors: Floats
-    """(S, P, d), the snapshots in order, the first being the start."""
+    """(S, P, d), the snapshots in order, the first being the start; nan where training diverged, and so are measures."""
     reference: Reference | None = None
     """What fills that space: token embeddings, or activations of that layer."""
     spread: float | None = None
@@ -134,8 +134,9 @@ class Measure:
         return " ".join((self.function.__doc__ or "").split("\n\n")[0].split())
 
     def fits(self, trail: Trail) -> bool:
-        """Whether the trail has what it needs."""
-        return all(getattr(trail, need) is not None for need in self.needs)
+        """Whether the trail has what it needs; a spread of nan is none."""
+        given = [getattr(trail, need) for need in self.needs]
+        return not any(thing is None or thing != thing for thing in given)
 
 
 MEASURES: dict[str, Measure] = {}
@@ -250,7 +251,8 @@ def effective_rank(trail: Trail) -> Floats:
     Roy and Vetterli 2007 (EUSIPCO), definition 1, of the (P, d) matrix of the prompt, uncentred: from 1, where all
     vectors lie on one line through the origin, to min(P, d). nan where all are zero.
     """
-    values = np.linalg.svd(trail.vectors, compute_uv=False)
+    broken = np.isnan(trail.vectors).any((1, 2), keepdims=True)
+    values = np.linalg.svd(np.where(broken, 0, trail.vectors), compute_uv=False)
     total = values.sum(-1, keepdims=True)
     share = np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
     logs = np.log(share, out=np.zeros_like(share), where=~(share <= 0))
@@ -266,7 +268,8 @@ def shared_token(trail: Trail) -> Floats:
     tokens = np.sort(trail.token.row, axis=1)
     same = tokens[:, 1:] == tokens[:, :-1]
     none = np.zeros((len(tokens), 1), bool)
-    return (np.concatenate([none, same], axis=1) | np.concatenate([same, none], axis=1)).mean(1)
+    shared = (np.concatenate([none, same], axis=1) | np.concatenate([same, none], axis=1)).mean(1)
+    return np.where(np.isnan(trail.token.distance).any(1), np.nan, shared)
 
 
 #: Measures that are about one token, and where a trail keeps it.
@@ -322,7 +325,8 @@ def measure_run(
             count = value.shape[1]
             word: ArrayLike = ""
             if words is not None and place == INPUT and name in _NAMED:
-                word = np.asarray(words, object)[getattr(trail, _NAMED[name]).row.ravel()]
+                named: Nearest = getattr(trail, _NAMED[name])
+                word = np.where(np.isnan(named.distance), "", np.asarray(words, object)[named.row]).ravel()
             tables.append(
                 pd.DataFrame(
                     {
@@ -438,7 +442,8 @@ def _trails(snapshots: Mapping[int, Mapping[str, ArrayLike]], steps: list[int]) 
                     f"{place} is {each[0].shape} at step {steps[0]} and {vectors.shape} at step {step}; "
                     "give the snapshots of one run"
                 )
-        found[place] = np.stack(each)
+        way = np.stack(each)
+        found[place] = np.where(np.isfinite(way), way, np.nan)  # the inf of a diverged run is no place either
     return found
 
 

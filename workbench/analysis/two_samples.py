@@ -51,7 +51,10 @@ COMPARISONS: dict[str, Comparison] = {
     "told_apart_auc": Comparison(
         "AUC of told apart", "area under the ROC curve of the same classifier; chance: 1/2"
     ),
-    "told_apart_control": Comparison("told apart, shuffled", "the same share where labels are shuffled"),
+    "told_apart_control": Comparison(
+        "told apart, shuffled",
+        "the same share where labels are shuffled; with few prompts below 1/2 if they differ",
+    ),
     "told_apart_p": Comparison("p of told apart", "how often labels that are shuffled give as high a share"),
     "least_p": Comparison("least possible p", "no p can be smaller with so few prompts"),
     "prompts": Comparison("prompts", "prompts of each set that the classifier read"),
@@ -178,6 +181,7 @@ def _samples(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
         raise WorkbenchError(
             f"samples of shape {x.shape} and {y.shape} cannot be compared; give (n, d) and (m, d)"
         )
+    _check_finite(x, y)
     mean = (x.sum(0) + y.sum(0)) / (len(x) + len(y))
     return x - mean, y - mean
 
@@ -189,7 +193,13 @@ def _sets(prior: ArrayLike, posterior: ArrayLike) -> tuple[Floats, Floats]:
             f"prompts of shape {x.shape} and {y.shape} cannot be compared; give as many of the prior as of the "
             "posterior, both (prompts, vectors, width)"
         )
+    _check_finite(x, y)
     return x, y
+
+
+def _check_finite(x: Floats, y: Floats) -> None:
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise WorkbenchError("the vectors to compare are not all finite; leave out the run that diverged")
 
 
 def _squared_distances(x: Floats, y: Floats) -> Floats:

@@ -63,6 +63,14 @@ def test_movement_of_a_vector_on_a_known_way() -> None:
     assert value("moved_in_spreads", way, spread=2.0).ravel() == pytest.approx([0, 1.5, 2.5])
 
 
+def test_no_way_is_straighter_than_straight() -> None:
+    """On a straight way rounding makes the sum of its steps the shorter one now and then; the ratio stays 1."""
+    trails = [Trail(np.arange(6)[:, None, None] * walk(seed, 1) * 0.1) for seed in range(9)]
+    assert any((trail.moved > trail.path).any() for trail in trails)
+    for trail in trails:
+        assert (MEASURES["straightness"](trail)[1:] <= 1).all()
+
+
 def test_cosine_to_the_start_sees_direction_only() -> None:
     """Longer is 1, across is 0, back is -1; from zero there is no direction."""
     way = [
@@ -220,6 +228,7 @@ def test_a_row_of_zeros_is_near_to_nothing_by_cosine() -> None:
     table = np.array([[0.0, 0.0], [-1.0, 0.1]])
     found = Reference(table).nearest([[1.0, 0.0], [0.0, 0.0]], 2, "cosine")
     assert found.row[0].tolist() == [1, 0]
+    assert Reference(table).nearest([[1.0, 0.0]], 1, "cosine").row.tolist() == [[1]]
     assert found.distance[0, 0] == pytest.approx(1 + 1 / math.hypot(1, 0.1))
     assert np.isnan(found.distance[0, 1]) and np.isnan(found.distance[1]).all()
 
@@ -292,6 +301,7 @@ def test_nearest_tokens_are_named_and_ranked() -> None:
         (lambda: compare_places({"a": np.ones((2, 1, 2))}, {}), "same places"),
         (lambda: compare_sets(np.ones((3, 1, 2)), np.ones((2, 1, 2))), "as many of the prior"),
         (lambda: energy_distance(np.ones((3, 1)), np.ones((2, 2))), "cannot be compared"),
+        (lambda: compare_sets(np.ones((2, 1, 2)), np.full((2, 1, 2), np.inf)), "diverged"),
         (lambda: sliced_wasserstein(np.ones((3, 1)), np.ones((2, 1)), p=0.5), "1 or more"),
     ],
 )
@@ -356,6 +366,19 @@ def test_a_layer_is_compared_with_what_is_given_for_it() -> None:
     pd.testing.assert_frame_equal(
         measure_run(run, {"layer 5": known}, measures=["nearest_distance"]), table, check_dtype=False
     )
+
+
+def test_a_run_that_diverged_has_numbers_until_then() -> None:
+    """After it there are none: no measure raises, reads 0 or names a token."""
+    run = {step: {INPUT: vectors} for step, vectors in enumerate(walk(0))}
+    run[2] = {INPUT: np.full((5, 6), np.nan)}
+    run[3] = {INPUT: np.full((5, 6), np.inf)}
+    vocabulary, normal = np.random.default_rng(0).normal(size=(9, 6)), lambda e: -0.5 * (e**2).sum(-1)
+    table = measure_run(run, vocabulary, ["w"] * 9, {INPUT: normal}, {INPUT: 1.0})
+    assert set(table.measure) == set(MEASURES)
+    assert table[table.step >= 2].value.isna().all() and (table[table.step >= 2].word == "").all()
+    assert table[table.step == 1].value.notna().all()
+    assert "moved_in_spreads" not in set(measure_run(run, spread={INPUT: math.nan}).measure)
 
 
 def test_a_run_without_matrices_or_snapshots_has_its_table() -> None:
