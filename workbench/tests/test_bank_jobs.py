@@ -43,13 +43,13 @@ LONG = FitConfig(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Llama, and two files of short questions, one of longer ones."""
+    """A small Llama, a file of short questions, and one of longer ones of several lengths."""
     folder = tmp_path_factory.mktemp("given")
     zoo.make_model("llama").save_pretrained(folder / "small-llama")  # type: ignore[operator]
     zoo.tokenizer().save_pretrained(folder / "small-llama")
     for name, more in (("colours", ""), ("shades", "which of these few is the shade of ")):
         rows = [
-            {"prompt": f"{more}item {i % 7} of {i}?", "answer": ["red", "blue", "green"][i % 3]}
+            {"prompt": f"{more * (i * 7 % 6)}item {i % 7} of {i}?", "answer": ["red", "blue", "green"][i % 3]}
             for i in range(60)
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -69,7 +69,12 @@ def asked(place: Path) -> list[JobConfig]:
     still = replace(LONG, learning_rate=1e-12, patience=2, evaluate_every=5, checkpoint_every=7)
     return [
         base,
-        replace(base, settings={"tokens": 3, "seed": 1}, fit=replace(LONG, seed=1, steps=33)),
+        replace(
+            base,
+            task=str(place / "shades.jsonl"),
+            settings={"tokens": 3, "seed": 1},
+            fit=replace(LONG, seed=1, steps=33),
+        ),
         replace(base, settings={"tokens": 3, "seed": 2}, fit=still),
         replace(
             base,
@@ -151,6 +156,18 @@ def test_a_bank_of_one_is_a_job(asked: list[JobConfig], tmp_path: Path) -> None:
     assert job.wait(60) == "finished" and job.run_dirs == [tmp_path / "bank" / "00"]
     assert "bank" not in job.run.config["job"]
     assert told(job.run_dir) == told(tmp_path / "loop")
+
+
+def test_the_bits_tell_who_trains_beside(asked: list[JobConfig], whole: Path, tmp_path: Path) -> None:
+    """The tests below would see a bank that goes on with other members than it had, by the padding that they bring."""
+    backbone = shared_backbone(asked[0].backbone, "cpu")
+    task = wb.load_task(str(asked[0].task))
+    for step in fit(backbone, asked[0].checked().make(backbone), task, LONG, tmp_path / "alone"):
+        if step.index == 30:
+            break
+    alone = [line["loss"] for line in told(tmp_path / "alone")]
+    beside = [line["loss"] for line in told(whole / "00")][:30]
+    assert alone != beside and alone == pytest.approx(beside, abs=1e-3)
 
 
 # Orders to any reach all; whatever happens, the bits are the same
