@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench import views
-from workbench.analysis.frame import fit_frame
+from workbench.analysis.projection import fit_projection
 from workbench.tests import run_folders
 from workbench.tests.run_folders import write_run
 from workbench.training.run import Run
@@ -227,7 +227,8 @@ def given(tmp_path: Path) -> dict[str, Any]:
     dice = np.random.default_rng(1)
     words = tuple(f"word{i}" for i in range(60))
     spread = np.linspace(3, 0.1, WIDTH)
-    frame = fit_frame(dice.normal(size=(60, WIDTH)) * spread, words, dice.normal(size=(4, WIDTH)))
+    rows = np.concatenate([dice.normal(size=(60, WIDTH)) * spread, dice.normal(size=(4, WIDTH))])
+    frame = fit_projection(rows, words=words, parts=(60, 4))
     return {"run": runs[0], "runs": runs, "frame": frame}
 
 

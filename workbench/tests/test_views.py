@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from workbench.analysis.frame import Frame, fit_frame
+from workbench.analysis.projection import Projection, ProjectionConfig, fit_projection
 from workbench.errors import WorkbenchError
 from workbench.training.answers import write_answers
 from workbench.training.job import JobConfig
@@ -70,10 +70,18 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def frame() -> Frame:
+def frame() -> Projection:
+    return frame_of(WORDS)
+
+
+def frame_of(count: int, most: int = 30_000) -> Projection:
+    """A plane of so many words and the first vectors of `run`."""
     dice = np.random.default_rng(1)
-    vocabulary = dice.normal(size=(WORDS, WIDTH)) * np.linspace(3, 0.1, WIDTH)
-    return fit_frame(vocabulary, tuple(f"word{i}" for i in range(WORDS)), dice.normal(size=(TOKENS, WIDTH)))
+    vocabulary = dice.normal(size=(count, WIDTH)) * np.linspace(3, 0.1, WIDTH)
+    start = np.random.default_rng(0).normal(size=(TOKENS, WIDTH))
+    words = [f"word{i}" for i in range(count)]
+    rows = np.concatenate([vocabulary, start])
+    return fit_projection(rows, ProjectionConfig(most=most), words=words, parts=(count, TOKENS))
 
 
 def shown(figure: go.FigureWidget) -> int:
@@ -208,45 +216,6 @@ def test_a_live_figure_takes_other_traces_and_goes_on_with_them() -> None:
     assert list(live.data[1].x) == [7, 8]
 
 
-# The frame
-
-
-def test_the_frame_keeps_distances_within_its_plane_and_says_what_is_off_it(frame: Frame) -> None:
-    """Protects `place` and `distance`: together they give back the whole distance from the mean (Pythagoras)."""
-    points = np.random.default_rng(2).normal(size=(7, WIDTH)).astype(np.float32)
-    whole = np.linalg.norm(points - frame.mean, axis=1)
-    parts = np.hypot(np.linalg.norm(frame.place(points), axis=1), frame.distance(points))
-    np.testing.assert_allclose(parts, whole, rtol=1e-5)
-    assert frame.share_seen(points, points + frame.axes[0]) == pytest.approx(1, abs=1e-5)
-    off = np.linalg.svd(frame.axes)[2][-1]  # at a right angle to both axes
-    assert frame.share_seen(points, points + off) == pytest.approx(0, abs=1e-5)
-
-
-def test_the_frame_does_not_move_with_the_points_and_is_the_same_again(frame: Frame, tmp_path: Path) -> None:
-    """Protects the reading of a path: the same vector is at the same place before and after a save."""
-    frame.save(tmp_path / "frame.safetensors")
-    again = Frame.load(tmp_path / "frame.safetensors")
-    points = np.random.default_rng(3).normal(size=(3, WIDTH))
-    np.testing.assert_array_equal(frame.place(points), again.place(points))
-    assert again.words == frame.words and again.total == frame.total
-
-
-def test_a_damaged_frame_is_said_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "frame.safetensors").write_bytes(b"not a frame")
-    with pytest.raises(WorkbenchError, match="not a readable frame"):
-        Frame.load(tmp_path / "frame.safetensors")
-
-
-def test_a_huge_vocabulary_is_thinned_and_the_figure_says_so(run: Run) -> None:
-    vocabulary = np.random.default_rng(4).normal(size=(500, WIDTH))
-    frame = fit_frame(vocabulary, tuple(f"w{i}" for i in range(500)), vocabulary[:3], keep=100)
-    assert len(frame.words) == 100 and frame.total == 500
-    assert all(
-        np.allclose(vocabulary[int(w[1:])], v) for w, v in zip(frame.words, frame.vocabulary, strict=True)
-    )
-    assert "100 of 500 words" in Movement(run, frame).figure().layout.title.text
-
-
 # The views
 
 
@@ -259,7 +228,7 @@ def test_curves_show_every_step_and_every_look(run: Run) -> None:
     assert list(figure.data[2].y) == [10, 20, 30, 40]
 
 
-def test_movement_shows_each_vector_from_its_start_to_now(run: Run, frame: Frame) -> None:
+def test_movement_shows_each_vector_from_its_start_to_now(run: Run, frame: Projection) -> None:
     view = Movement(run, frame)
     table = view.data()
     assert len(table) == 3 * TOKENS
@@ -271,7 +240,31 @@ def test_movement_shows_each_vector_from_its_start_to_now(run: Run, frame: Frame
     np.testing.assert_allclose(now.x, last["x"])
 
 
-def test_new_snapshots_are_seen_and_old_ones_not_read_again(run: Run, frame: Frame) -> None:
+def test_movement_draws_what_is_off_the_map_hollow_and_counts_it(run: Run, frame: Projection) -> None:
+    """Protects the reading of a plane: what is like no word and no start must not look like its neighbours there."""
+    far = np.array(run.snapshot(40)["embeddings"])
+    far[1] += 100
+    run.write_snapshot(60, {"embeddings": torch.from_numpy(far)})
+    view = Movement(run, frame)
+    table = view.data()
+    assert not table.loc[table["step"] == 0, "off"].any(), "the map was fitted to the start"
+    last = table[table["step"] == 60]
+    assert last["off"].iloc[1] and last["distance"].iloc[1] > last["distance"].drop(last.index[1]).max()
+    figure = view.figure()
+    symbols = np.array(figure.data[-1].marker.symbol)
+    np.testing.assert_array_equal(symbols == "circle-open", last["off"])
+    assert f"{last['off'].sum()} of {TOKENS} off the map" in figure.layout.title.text
+
+
+def test_a_huge_vocabulary_is_thinned_and_the_figure_says_so(run: Run) -> None:
+    frame = frame_of(500, most=100)
+    view = Movement(run, frame)
+    words, *_ = view.figure().data
+    assert len(words.x) == 100 - TOKENS and f"{100 - TOKENS} of 500 words" in view.figure().layout.title.text
+    assert not view.data().query("step == 0")["off"].any(), "no start was thinned away"
+
+
+def test_new_snapshots_are_seen_and_old_ones_not_read_again(run: Run, frame: Projection) -> None:
     view = Movement(run, frame)
     view.data()
     (run.path / "snapshots/step-00000020.safetensors").write_bytes(b"")  # would fail if it were read again
@@ -308,7 +301,9 @@ def test_answers_stand_side_by_side_and_the_changed_ones_are_marked(run: Run) ->
     assert view.figure().data[0].cells.values[4] == ["✓ oslo", "✓ <paris>"]
 
 
-def test_every_view_has_an_empty_state_a_table_and_a_page(run: Run, frame: Frame, tmp_path: Path) -> None:
+def test_every_view_has_an_empty_state_a_table_and_a_page(
+    run: Run, frame: Projection, tmp_path: Path
+) -> None:
     write_answers(run, "tiny-llama", "capital-of", evaluations(), None, "exact_match")
     for full, empty in (
         (Curves(run, "dark"), Curves(None)),

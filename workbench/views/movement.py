@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.analysis.frame import Frame
+from workbench.analysis.projection import Projection
 from workbench.views.cloud import written
 from workbench.views.theme import INK, VERMILION, Theme, empty_note, heading, template
 from workbench.views.view import View
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Movement(View):
-    """The prompt of `run` at each of its snapshots, placed in `frame`."""
+    """The prompt of `run` at each of its snapshots, placed in `frame`, a PCA map whose first part is the vocabulary."""
 
     def __init__(
         self,
         run: Run | None = None,
-        frame: Frame | None = None,
+        frame: Projection | None = None,
         theme: Theme = "light",
         width: int = 440,
         height: int = 430,
     ) -> None:
         self.run, self.frame, self.theme, self.width, self.height = run, frame, theme, width, height
         self._seen: dict[int, np.ndarray] = {}
-        self._drawn_for: Frame | None = None
+        self._drawn_for: Projection | None = None
 
     def show(self, run: Run | None, frame: Path | None) -> None:
         """Turns to another run, and to the frame saved in a file."""
@@ -39,7 +39,7 @@ class Movement(View):
             self._seen, self.frame = {}, None
         self.run = run
         if frame is not None and self.frame is None:
-            self.frame = Frame.load(frame)
+            self.frame = Projection.load(frame)
 
     def snapshots(self) -> dict[int, np.ndarray]:
         """The prompt (P, d) at each step that has a snapshot, in order of steps; each file is read once."""
@@ -53,37 +53,42 @@ class Movement(View):
     def data(self) -> pd.DataFrame:
         """One row a prompt vector and snapshot.
 
-        step; token (1 is the first); x, y (in the frame); moved (distance from the first snapshot); off_plane
-        (distance from the plane); nearest (the word with the highest cosine, at the last snapshot only).
+        step; token (1 is the first); x, y (in the frame); distance (to the nearest word or start, see `Placed`); off
+        (whether that is off the map); moved (distance from the first snapshot); nearest (the word with the highest
+        cosine, at the last snapshot only).
         """
-        columns = ["step", "token", "x", "y", "moved", "off_plane", "nearest"]
+        columns = ["step", "token", "x", "y", "distance", "off", "moved", "nearest"]
         snapshots = self.snapshots()
         if not snapshots or self.frame is None:
             return pd.DataFrame(columns=columns)
         steps, all_vectors = list(snapshots), np.stack(list(snapshots.values()))
         placed, count = self.frame.place(all_vectors), all_vectors.shape[1]
-        nearest = [""] * (count * (len(steps) - 1)) + self.frame.nearest(all_vectors[-1])
+        nearest = [""] * (count * (len(steps) - 1)) + self.frame.nearest(all_vectors[-1], "cosine")
         return pd.DataFrame(
             {
                 "step": np.repeat(steps, count),
                 "token": np.tile(np.arange(1, count + 1), len(steps)),
-                "x": placed[..., 0].ravel(),
-                "y": placed[..., 1].ravel(),
+                "x": placed.points[..., 0].ravel(),
+                "y": placed.points[..., 1].ravel(),
+                "distance": placed.distance.ravel(),
+                "off": placed.off.ravel(),
                 "moved": np.linalg.norm(all_vectors - all_vectors[0], axis=-1).ravel(),
-                "off_plane": self.frame.distance(all_vectors).ravel(),
                 "nearest": nearest,
             },
             columns=columns,
         )
 
     def figure(self) -> go.Figure:
-        """The vocabulary as a pale cloud; each prompt vector from its start (ring) along its path to now (dot)."""
+        """The vocabulary as a pale cloud; each prompt vector from its start (cross) along its path to now (circle).
+
+        The circle of a vector that is off the map is hollow.
+        """
         table, ink = self.data(), INK[self.theme]
         words, texts, marked = self._cloud()
         first = table[table["step"] == table["step"].min()]
         last = table[table["step"] == table["step"].max()]
         trail_x, trail_y = _trails(table)
-        few = len(last) <= 30
+        few, off = len(last) <= 30, last["off"].to_numpy(bool)
         figure = go.Figure(
             [
                 go.Scatter(
@@ -119,24 +124,39 @@ class Movement(View):
                     y=first["y"],
                     mode="markers",
                     name="start",
-                    marker={"size": 7, "color": ink["paper"], "line": {"color": ink["first"], "width": 1.6}},
+                    marker={
+                        "symbol": "cross-thin",
+                        "size": 7,
+                        "line": {"color": ink["first"], "width": 1.4},
+                    },
                     hoverinfo="skip",
                 ),
                 go.Scatter(
                     x=last["x"],
                     y=last["y"],
                     text=last["token"].astype(str) if few else None,
-                    customdata=np.column_stack(
-                        [last["token"], last["moved"], last["nearest"], last["off_plane"]]
-                    ).tolist(),
+                    customdata=last.assign(said=np.where(off, ", off the map", ""))[
+                        ["token", "moved", "nearest", "distance", "said"]
+                    ]
+                    .to_numpy(object)
+                    .tolist(),
                     mode="markers+text" if few else "markers",
                     textposition="top center",
                     textfont={"size": 11, "color": ink["text"]},
                     name="now",
-                    marker={"size": 8, "color": VERMILION, "line": {"color": ink["paper"], "width": 1}},
+                    marker={
+                        "symbol": np.where(off, "circle-open", "circle").tolist(),
+                        "size": 8,
+                        "color": VERMILION,
+                        "line": {
+                            "color": np.where(off, VERMILION, ink["paper"]).tolist(),
+                            "width": np.where(off, 1.6, 1),
+                        },
+                    },
                     hovertemplate=(
-                        "prompt vector %{customdata[0]}<br>moved %{customdata[1]:.2f}"
-                        "<br>%{customdata[3]:.2f} off this plane<br>nearest word: %{customdata[2]}<extra></extra>"
+                        "prompt vector %{customdata[0]}%{customdata[4]}<br>moved %{customdata[1]:.2f}"
+                        "<br>nearest word: %{customdata[2]}<br>%{customdata[3]:.1f} × a word's distance to the next,"
+                        "<br>from any word or start<extra></extra>"
                     ),
                 ),
             ]
@@ -154,9 +174,10 @@ class Movement(View):
             else [],
             uirevision="movement",
         )
-        share = self.frame.explained * 100 if self.frame else (None, None)
-        for axis, number, part in ((figure.update_xaxes, 1, share[0]), (figure.update_yaxes, 2, share[1])):
-            axis(title_text=f"PC {number}" + (f" ({part:.0f} % of the variance)" if part is not None else ""))
+        share = self.frame.explained if self.frame else None
+        for number, axis in enumerate((figure.update_xaxes, figure.update_yaxes)):
+            part = "" if share is None else f" ({share[number]:.0%} of the variance)"
+            axis(title_text=f"PC {number + 1}{part}")
         figure.update_yaxes(scaleanchor="x", scaleratio=1)
         if nothing:
             figure.update_xaxes(visible=False).update_yaxes(visible=False)
@@ -167,8 +188,9 @@ class Movement(View):
         if self.frame is None:
             return np.zeros((0, 2), np.float32), np.zeros(0, "U1"), []
         if self._drawn_for is not self.frame:
-            places, texts = self.frame.place(self.frame.vocabulary), np.array(self.frame.words)
-            self._drawn_for, self._drawn = self.frame, (places, texts, written(self.frame.words, places))
+            _, places = self.frame.part(0)
+            texts = self.frame.words[: len(places)]
+            self._drawn_for, self._drawn = self.frame, (places, np.array(texts), written(texts, places))
         return self._drawn
 
     def _subtitle(self, table: pd.DataFrame) -> str:
@@ -180,8 +202,12 @@ class Movement(View):
         if steps[-1] > steps[0]:
             share = self.frame.share_seen(snapshots[steps[0]], snapshots[steps[-1]])
             parts.append(f"the plane shows {share:.0%} of their way")
-        if len(self.frame.words) < self.frame.total:
-            parts.append(f"{len(self.frame.words):,} of {self.frame.total:,} words")
+        last = table[table["step"] == steps[-1]]
+        if off := int(last["off"].sum()):
+            parts.append(f"{off} of {len(last)} off the map")
+        words, _ = self.frame.part(0)
+        if len(words) < self.frame.parts[0]:
+            parts.append(f"{len(words):,} of {self.frame.parts[0]:,} words")
         return "; ".join(parts)
 
 

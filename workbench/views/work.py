@@ -1,6 +1,6 @@
 """What the first panel asks for, how it starts that, and where it stands. Owns no widget.
 
-A job trains and asks (`training/job.py`) and writes the run's directory; beside it stands `frame.safetensors`, the plane
+A job trains and asks (`training/job.py`) and writes the run's directory; beside it stands `map.safetensors`, the plane
 that the prompt moves in. `moment` and `settings_of` read it all back, so that a panel in another kernel, a week
 later, shows the same.
 """
@@ -15,17 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.analysis.frame import fit_frame
+import numpy as np
+
+from workbench.analysis.projection import ProjectionConfig, fit_projection
 from workbench.errors import WorkbenchError
 from workbench.training.config import FitConfig
 from workbench.training.job import Job, JobConfig
 from workbench.training.run import ALIVE, Run
+from workbench.views.tail import last_records
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
     from workbench.training.cost import Cost
 
-FRAME = "frame.safetensors"
+FRAME = "map.safetensors"
+
+#: Rows that the plane is fitted to: the prompt's first vectors, and as many words as there is room for.
+MOST_ROWS = 4096
+
+METRICS = "metrics.jsonl"
 
 #: How many unseen questions are asked each way.
 QUESTIONS = 40
@@ -121,7 +129,14 @@ def make_frame(job: Job) -> None:
     config = JobConfig.from_json(run.config)
     backbone = shared_backbone(config.backbone, config.device, config.dtype)
     vocabulary = backbone.vocabulary().float().cpu().numpy()
-    fit_frame(vocabulary, words_of(backbone), run.snapshot(0)["embeddings"]).save(run.path / FRAME)
+    start = run.snapshot(0)["embeddings"]
+    frame = fit_projection(
+        np.concatenate([vocabulary, start]),
+        ProjectionConfig(most=MOST_ROWS),
+        words=words_of(backbone),
+        parts=(len(vocabulary), len(start)),
+    )
+    frame.save(run.path / FRAME)
 
 
 def words_of(backbone: Backbone) -> tuple[str, ...]:
@@ -172,7 +187,7 @@ def settings_of(config: JobConfig) -> Settings:
 
 def moment(run: Run | None, start: Start | None = None) -> Moment:
     """Where things stand, from the run's directory; before that is there, from what is to make it."""
-    records = run.metrics() if run else []
+    records = last_records(run.path / METRICS, 20) if run else []
     last, steps = records[-1] if records else {}, run.config["fit"]["steps"] if run else 0
     facts: dict[str, Any] = {"step": last.get("step", 0), "steps": steps, "loss": last.get("loss")}
     if start is not None and not start.begun and not start.error:
@@ -182,7 +197,7 @@ def moment(run: Run | None, start: Start | None = None) -> Moment:
     status, state = run.status, run.state
     if state == "running":
         stage = status.get("stage", "training")
-        recent = [record["seconds"] for record in records[-20:]] if stage == "training" else []
+        recent = [record["seconds"] for record in records] if stage == "training" else []
         left = sum(recent) / len(recent) * (steps - facts["step"]) if recent else None
         return Moment(stage, **facts, seconds_left=left, note=status.get("note", ""))
     if state == "failed":
