@@ -221,6 +221,8 @@ def test_a_token_is_nearest_to_itself_at_zero() -> None:
     found = Reference(table).nearest(table[:50], 2)
     assert (found.row[:, 0] == np.arange(50)).all() and not found.distance[:, 0].any()
     assert (found.distance[:, 1] > 0).all()
+    close = Reference(table).nearest(table[:50].astype(np.float64) + 1e-5)
+    assert close.distance == pytest.approx(4e-5, rel=1e-4)
 
 
 def test_a_row_of_zeros_is_near_to_nothing_by_cosine() -> None:
