@@ -7,8 +7,10 @@ claim.py            Claim, CLAIMS, and `reproduce`, which makes an evidence file
 rule.py             Rule: data/evidence/rules/E1.json, and the verdict that it gives to numbers
 statistics.py       intervals and tests, as pure functions of numbers
 study.py            the prompts that a claim is tried on, trained many at a time, kept under runs/evidence
-space.py            where vectors lie among a backbone's token embeddings
-e1.py … e4.py       one claim each (arXiv 2412.18582)
+space.py            where vectors lie among a backbone's tokens
+domains.py          two domains in one space, and what lies between them
+vaes.py             the VAEs that a claim is tried on
+e1.py …             one claim each (arXiv 2412.18582)
 """
 
 from workbench.claims.claim import CLAIMS, Claim, reproduce
@@ -16,18 +18,24 @@ from workbench.claims.e1 import PriorDecides
 from workbench.claims.e2 import QualityIsTheSame
 from workbench.claims.e3 import FarRegionsWork
 from workbench.claims.e4 import DistantTakesLonger
+from workbench.claims.e7 import InterpolatedStayAndWork
+from workbench.claims.e8 import VAECollapses
 from workbench.claims.rule import Rule, load_rule
 from workbench.claims.study import StudyConfig
+from workbench.claims.vaes import VAEsConfig
 
 __all__ = [
     "CLAIMS",
     "Claim",
     "DistantTakesLonger",
     "FarRegionsWork",
+    "InterpolatedStayAndWork",
     "PriorDecides",
     "QualityIsTheSame",
     "Rule",
     "StudyConfig",
+    "VAECollapses",
+    "VAEsConfig",
     "load_rule",
     "reproduce",
 ]

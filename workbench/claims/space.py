@@ -43,6 +43,12 @@ class Space:
         return (torch.cdist(vectors.float(), self.tokens).min(1).values / self.spacing).double().numpy()
 
     @cached_property
+    def scale(self) -> float:
+        """Rms of the tokens here over that of their embeddings; 1 for input embeddings."""
+        embeddings = self.tokens if self.layer is None else self.backbone.vocabulary()
+        return float(self.tokens.square().mean().sqrt() / embeddings.float().square().mean().sqrt())
+
+    @cached_property
     def spacing(self) -> float:
         """Mean distance of a token to the nearest other one."""
         total = 0.0

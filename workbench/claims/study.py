@@ -50,7 +50,6 @@ SEVEN = (
     "shell-4",
 )
 """The priors that claims compare: the paper's that draw without training, random tokens, and one that is far away."""
-_POINTS = 1024  # of a task, that a Gaussian is fitted to
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ class StudyConfig:
     """Vectors of a prompt; the paper's 20."""
     between: tuple[str, str] = ("reading", "order-2")
     """The two tasks whose texts gaussian-interpolation lies between; gaussian-reading is the Gaussian of one of them."""
+    points: int = 1024
+    """Of each of the two, that its Gaussian is fitted to."""
     test_examples: int = 200
     """Examples of the test split that final quality is measured on, the same for all."""
     together: int = 16
@@ -88,7 +89,8 @@ class StudyConfig:
             checkpoint_every=50,
         )
     )
-    """How each is trained."""
+    """How each is trained. Before a layer the learning rate is multiplied by `Space.scale` (ours): Adam moves every
+    number by about the learning rate, and what a layer reads is larger than an embedding."""
 
     def __post_init__(self) -> None:
         for name in ("backbones", "tasks", "places", "priors"):
@@ -98,7 +100,7 @@ class StudyConfig:
                 )
         if self.seeds < 2:
             raise WorkbenchError(f"seeds is {self.seeds}; a spread over seeds needs 2 or more")
-        for name in ("tokens", "test_examples", "together"):
+        for name in ("tokens", "points", "test_examples", "together"):
             if getattr(self, name) < 1:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in self.priors:
@@ -118,10 +120,10 @@ class StudyConfig:
             "xavier": lambda: priors.Xavier(tokens=self.tokens),
             "fitted-gaussian": priors.FittedGaussian,
             "gaussian-exclusion": priors.GaussianExclusion,
-            "gaussian-interpolation": lambda: priors.GaussianInterpolation(*self.between, points=_POINTS),
+            "gaussian-interpolation": lambda: priors.GaussianInterpolation(*self.between, points=self.points),
             "vocabulary": priors.Vocabulary,
             **{
-                f"gaussian-{task}": partial(priors.FittedGaussian, task, points=_POINTS)
+                f"gaussian-{task}": partial(priors.FittedGaussian, task, points=self.points)
                 for task in self.between
             },
         }
@@ -156,6 +158,7 @@ class StudyConfig:
             places=self.places[-1:],
             seeds=2,
             tokens=4,
+            points=128,
             test_examples=8,
             fit=fit,
         )
@@ -325,6 +328,7 @@ class _Work:
         self.home = Path(folder) / backbone.name.replace("/", "_") / task.name
         if place != INPUT:
             self.home /= place
+        self.fit = replace(config.fit, learning_rate=config.fit.learning_rate * space.scale)
         self.test = self._rows("test", config.test_examples)
         self.priors = {name: config.prior(name) for name in config.priors}
         read = hashlib.sha256(space.tokens.numpy().tobytes())
@@ -378,7 +382,7 @@ class _Work:
 
         methods = [self._method(self.priors[prior], seed) for prior, seed in chosen]
         share(range(len(chosen)))
-        configs = [replace(self.config.fit, seed=seed) for _, seed in chosen]
+        configs = [replace(self.fit, seed=seed) for _, seed in chosen]
         try:
             resumed = any((path / "config.json").is_file() for path in paths)
             for step in fit_many(self.backbone, methods, self.task, configs, paths, resume=resumed):
@@ -433,7 +437,7 @@ class _Work:
             "prior": self.priors[prior].describe(),
             "tokens": self.config.tokens,
             "test_examples": self.config.test_examples,
-            "fit": {**self.config.fit.to_json(), "seed": seed},
+            "fit": {**self.fit.to_json(), "seed": seed},
             "read": self.read,
         }
         mark = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:8]

@@ -417,7 +417,7 @@ def tiny(name: str) -> StudyConfig:
     return replace(small, priors=keep, tasks=("find-person",))
 
 
-@pytest.mark.parametrize("name", sorted(CLAIMS))
+@pytest.mark.parametrize("name", ["E1", "E2", "E3", "E4"])
 def test_each_claim_end_to_end(name: str, rules: Path, runs: Path, tmp_path: Path) -> None:
     """A few steps of each: the file's keys, plain JSON, every run accounted for, the rule and its commit, the verdict."""
     config = tiny(name)

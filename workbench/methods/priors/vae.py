@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
 from workbench.backbones.backbone import Backbone
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, unknown
 from workbench.methods.priors.gaussian import OfPoints
 from workbench.methods.priors.prior import Distribution
 
+Error = Literal["best", "sum", "mean"]
 _ACTIVE = 0.01  # Burda et al. 2016 (arXiv 1509.00519), section 5.2
-_COLLAPSED = 0.1
+COLLAPSED = 0.1
+"""Of the points' variance: a VAE whose draws keep less has collapsed (ours)."""
 _FLOOR = (
     0.01  # of the points' variance: points that repeat would else be learnt by heart, with holes between them
 )
@@ -27,11 +29,8 @@ _MEASURED = 2048  # draws whose variance is taken
 class VAE(OfPoints):
     """Samples of the decoder of a VAE trained on the points (arXiv 2412.18582, whose own collapsed).
 
-    Encoder and decoder have one hidden layer each. The decoder's noise is the best one at each step, so the loss is
-    width/2 · log(mean squared error + floor) + kl_weight · KL (Rybkin et al. 2021, arXiv 2006.13202; the floor, a
-    hundredth of the points' variance, is ours), which keeps a
-    wide input from being drowned by the KL term, or the KL by it. A draw is the decoder's mean. No density: it would
-    be an integral over the latent.
+    Encoder and decoder have one hidden layer each. The loss is the error of what is decoded (`error`) plus
+    kl_weight · KL. A draw is the decoder's mean. No density: it would be an integral over the latent.
     """
 
     name: ClassVar[str] = "vae"
@@ -46,6 +45,13 @@ class VAE(OfPoints):
     """Of Adam; falls to zero in a straight line."""
     kl_weight: float = 1.0
     """Weight of the KL term; 1 is the evidence bound, much more makes it collapse."""
+    error: Error = "best"
+    """How the mean squared error a coordinate, of points scaled to an rms of 1, counts against the KL term.
+
+    "best": width/2 · log(error + floor), the decoder's noise being the best one at each step (Rybkin et al. 2021,
+    arXiv 2006.13202; the floor, a hundredth of the points' variance, is ours), which keeps a wide input from drowning
+    the KL term, or the KL the input. "sum": width/2 · error, a noise fixed at the points' own rms. "mean": the error
+    itself, as a plain mean squared error has it: the KL term then weighs width/2 times as much as in "sum"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +59,8 @@ class VAE(OfPoints):
             self.check(setting, getattr(self, setting) >= 1, "1 or more")
         self.check("learning_rate", self.learning_rate > 0, "a learning rate above zero")
         self.check("kl_weight", self.kl_weight >= 0, "a weight of zero or more")
+        if self.error not in get_args(Error):
+            raise unknown("error of a VAE", self.error, get_args(Error))
 
     def fit(self, backbone: Backbone, layer: int | None = None) -> Decoded:
         return Decoded(self, layer, self.collect(backbone, layer))
@@ -95,7 +103,7 @@ class Decoded(Distribution):
             mean, log_std = _through(self.encoder, batch).chunk(2, dim=1)
             z = mean + log_std.exp() * torch.randn(mean.shape, generator=dice)
             error = (_through(self.decoder, z) - batch).square().mean()
-            loss = 0.5 * width * torch.log(error + _FLOOR) + prior.kl_weight * _kl(mean, log_std).mean()
+            loss = _counted(error, prior.error, width) + prior.kl_weight * _kl(mean, log_std).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -112,7 +120,7 @@ class Decoded(Distribution):
             "variance_kept": kept,
             "variance_explained": 1 - float((_through(self.decoder, mean) - x).square().mean()),
             "kl": float(_kl(mean, log_std).mean()),
-            "collapsed": active == 0 or kept < _COLLAPSED,
+            "collapsed": active == 0 or kept < COLLAPSED,
         }
 
     def _decode(self, z: Tensor) -> Tensor:
@@ -135,6 +143,13 @@ def _layers(inputs: int, hidden: int, outputs: int, dice: torch.Generator) -> li
 def _through(weights: list[Tensor], x: Tensor) -> Tensor:
     first, bias, second, last = weights
     return silu(x @ first + bias) @ second + last
+
+
+def _counted(error: Tensor, how: Error, width: int) -> Tensor:
+    """A mean squared error a coordinate as the loss has it; see `VAE.error`."""
+    if how == "best":
+        return 0.5 * width * torch.log(error + _FLOOR)
+    return 0.5 * width * error if how == "sum" else error
 
 
 def _kl(mean: Tensor, log_std: Tensor) -> Tensor:
