@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 
 from workbench.tests import zoo
 from workbench.training.job import Job
-from workbench.views import FirstPrompt
+from workbench.views import Curves, FirstPrompt
+from workbench.views.tail import last_records
 from workbench.views.work import Settings, config_of
 
 
@@ -157,4 +160,31 @@ def test_the_cost_is_said_before_the_start(backbone: str, tmp_path: Path) -> Non
     panel._ask.click()
     until(lambda: "nowhere" in panel._status.value)
     assert panel.form.cost.value == ""
+    panel.close()
+
+
+def test_the_end_of_the_metrics_is_read_without_the_rest(tmp_path: Path) -> None:
+    """Protects the panel of a long run: the last records and no others, whatever is still being written."""
+    path = tmp_path / "metrics.jsonl"
+    assert last_records(path, 3) == []
+    for count, filler in ((0, 0), (2, 0), (3, 9), (400, 0), (400, 300), (60, 9000)):
+        records = [{"step": step, "text": "x" * filler} for step in range(count)]
+        for rest in ("", '{"step": 99'):
+            path.write_text("".join(json.dumps(record) + "\n" for record in records) + rest)
+            assert last_records(path, 3) == records[-3:]
+
+
+def test_a_press_draws_no_figure(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the kernel, whose loop waits for a callback: figures are made in the panel's own thread alone."""
+    panel = FirstPrompt(tmp_path, backbones=[backbone], tasks=["find-person"], tokens=2, steps=3)
+    drawn, update = set(), Curves.update
+    monkeypatch.setattr(Curves, "update", lambda view: (drawn.add(threading.get_ident()), update(view)))
+    with panel._drawing:  # nor does a callback wait for a drawing
+        press = threading.Thread(target=panel._train.click, daemon=True)
+        press.start()
+        press.join(20)
+        assert not press.is_alive() and "Getting ready" in panel._status.value
+    until(lambda: bool(drawn))
+    assert press.ident not in drawn
+    panel.wait(300)
     panel.close()

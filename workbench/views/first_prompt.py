@@ -1,9 +1,9 @@
 """The panel of the first notebook: choose, train, watch, compare. It starts work and reads what the work wrote.
 
 A job (`wb.Job`) writes a run's directory; a thread here reads that directory five times a second and brings the
-widgets up to date. No callback does more than write a small file or start a thread, because in a notebook a callback
-waits for the running cell and the page waits for the callback. What the page shows therefore follows from the disk,
-so a reloaded page, or the cell run again, shows the same.
+widgets up to date. No callback does more than write a small file, start a thread or say a sentence, because the page
+waits for a callback and so does the whole kernel; figures are made in that thread alone. What the page shows follows
+from the disk, so a reloaded page, or the cell run again, shows the same.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from workbench.views.movement import Movement
 from workbench.views.theme import BLUE, Theme
 from workbench.views.work import (
     FRAME,
+    METRICS,
     Moment,
     Settings,
     Start,
@@ -91,7 +92,7 @@ class FirstPrompt:
             Movement(None, None, theme),
             Answers(None, theme),
         )
-        self._lock = threading.RLock()
+        self._saying, self._drawing = threading.RLock(), threading.Lock()  # the first is never held for long
         self._closed = threading.Event()
         self._drawn: tuple[Any, ...] = ()
         self._fault: Exception | None = None
@@ -148,7 +149,7 @@ class FirstPrompt:
         except Exception as error:
             self.form.show_cost(None, settings)
             self._fault = error
-            self.refresh()
+            self._say()
 
     def pause(self) -> None:
         """Holds the training; `resume` lets it go on."""
@@ -182,7 +183,7 @@ class FirstPrompt:
     def close(self) -> None:
         """Stops reading and drawing; work that goes on, goes on."""
         self._closed.set()
-        with self._lock:
+        with self._saying:
             for button in self._buttons:
                 button.disabled = True
             self._status.value = (
@@ -199,7 +200,7 @@ class FirstPrompt:
         self._start = _starts[self.folder] = Start(job)
         self.path, self._fault = self._start.path, None
         self._start.start()
-        self.refresh()
+        self._say()
 
     # How it is kept up to date
 
@@ -212,16 +213,24 @@ class FirstPrompt:
 
     def refresh(self) -> None:
         """Brings every widget up to what the run's directory says now; cheap when nothing changed."""
-        with self._lock:
-            if self._closed.is_set():
-                return
-            run, now = self.run, self.moment
-            self._show(now)
-            drawn = (self.path, now and now.step, len(run.snapshots()) if run else 0, *_written(self.path))
-            if drawn == self._drawn:
+        self._say()
+        self._draw()
+
+    def _say(self) -> None:
+        """Where things stand, in the sentence and on the buttons: what a callback has time for."""
+        with self._saying:
+            if not self._closed.is_set():
+                self._show(self.moment)
+
+    def _draw(self) -> None:
+        """The figures and the answers, where the run's directory has news for them."""
+        with self._drawing:
+            path, run = self.path, self.run
+            drawn = (path, len(run.snapshots()) if run else 0, *_written(path))
+            if drawn == self._drawn or self._closed.is_set():
                 return
             self.curves.run = self.answers.run = run
-            frame = self.path / FRAME if self.path else None
+            frame = path / FRAME if path else None
             self.movement.show(run, frame if frame and frame.exists() else None)
             for view in (self.curves, self.movement, self.answers):
                 view.update()
@@ -269,7 +278,7 @@ class FirstPrompt:
                 call()
             except Exception as error:
                 self._fault = error
-                self.refresh()
+                self._say()
 
         button = w.Button(description=text, icon=icon, style=style)
         button.on_click(pressed)
@@ -278,7 +287,7 @@ class FirstPrompt:
 
 def _written(path: Path | None) -> tuple[int, ...]:
     """When the files beside the run were written; 0 for one that is not there."""
-    files = [path / name for name in (FRAME, ANSWERS)] if path else []
+    files = [path / name for name in (METRICS, FRAME, ANSWERS)] if path else []
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 

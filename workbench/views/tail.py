@@ -47,3 +47,20 @@ class Tail:
         anew = self._offset > 0 or self.damaged > 0
         self._offset, self._file, self.damaged = 0, which, 0
         return anew
+
+
+def last_records(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last `count` records of a metrics.jsonl, or fewer; a long run costs no more than a short one."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return []
+    with file:
+        end = start = file.seek(0, os.SEEK_END)
+        text = b""
+        while start and text.count(b"\n") <= count + 1:  # one more, for what is still being written
+            start = max(0, end - 2 * (end - start) - 4096)
+            file.seek(start)
+            text = file.read(end - start)
+    lines = text[: text.rfind(b"\n") + 1].splitlines()
+    return [json.loads(line) for line in (lines if start == 0 else lines[1:])[-count:]]
