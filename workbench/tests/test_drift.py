@@ -242,7 +242,9 @@ def test_spacing_of_a_lattice_and_of_a_sample() -> None:
     table = np.random.default_rng(0).normal(size=(3 * reference.SAMPLED, 8))
     each = np.sort(cdist(table, table), axis=1)[:, 1]
     error = each.std() / math.sqrt(reference.SAMPLED)
-    assert Reference(table).spacing == pytest.approx(each.mean(), abs=4 * error)
+    sampled = Reference(table).spacing
+    assert sampled == pytest.approx(each.mean(), abs=4 * error)
+    assert sampled != pytest.approx(each.mean(), rel=1e-9)  # else all were asked, which takes V² distances
     assert Reference(table[: reference.SAMPLED]).spacing == pytest.approx(
         np.sort(cdist(*[table[: reference.SAMPLED]] * 2), axis=1)[:, 1].mean()
     )
@@ -545,6 +547,8 @@ def test_twins_cannot_be_told_apart() -> None:
     assert found["energy_distance"] == found["sliced_wasserstein"] == 0
     assert found["told_apart"] == found["told_apart_auc"] == 0.5
     assert found["told_apart_p"] == found["energy_p"] == 1
+    wide = np.random.default_rng(0).normal(size=(61, 333))
+    assert not two_samples._squared_distances(wide, wide).diagonal().any()  # rounding is no distance
 
 
 def test_few_vectors_say_what_can_be_said() -> None:
@@ -556,6 +560,7 @@ def test_few_vectors_say_what_can_be_said() -> None:
     assert all(math.isnan(one[name]) for name in ("told_apart", "told_apart_auc", "told_apart_p", "energy_p"))
     two = compare_sets(x, x + 9)
     assert two["told_apart"] == 1 and two["told_apart_p"] == two["least_p"] == 0.5
+    assert two["told_apart_control"] == 0  # the one other way of handing out labels, and it is exactly wrong
     single = compare_sets(x[:, :1], x[:, :1] + 9)
     assert np.isfinite(list(single.values())).all()
 
