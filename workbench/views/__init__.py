@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from workbench.views.cards import Cards, Forgetting
     from workbench.views.curves import Curves
     from workbench.views.drift import Drift
+    from workbench.views.figures import figure
     from workbench.views.first_prompt import FirstPrompt
+    from workbench.views.layer_activations import LayerActivations
     from workbench.views.live import LiveFigure
     from workbench.views.movement import Movement
     from workbench.views.overview import Claims, Installed, Notebooks, Runs
+    from workbench.views.prior_samples import PriorSamples
+    from workbench.views.sentence_paths import SentencePaths
     from workbench.views.view import View
 
 _HOMES = {
@@ -31,12 +35,16 @@ _HOMES = {
     "FirstPrompt": "first_prompt",
     "Forgetting": "cards",
     "Installed": "overview",
+    "LayerActivations": "layer_activations",
     "LiveFigure": "live",
     "Movement": "movement",
     "Notebooks": "overview",
+    "PriorSamples": "prior_samples",
     "RunBrowser": "browser",
     "Runs": "overview",
+    "SentencePaths": "sentence_paths",
     "View": "view",
+    "figure": "figures",
 }
 __all__ = [  # written out, so that tools which only read see it
     "Answers",
@@ -48,12 +56,16 @@ __all__ = [  # written out, so that tools which only read see it
     "FirstPrompt",
     "Forgetting",
     "Installed",
+    "LayerActivations",
     "LiveFigure",
     "Movement",
     "Notebooks",
+    "PriorSamples",
     "RunBrowser",
     "Runs",
+    "SentencePaths",
     "View",
+    "figure",
 ]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from workbench.views.theme import INK, Theme
 
-#: Points that can be hovered over; of more, so many are drawn.
+#: Points that can be hovered over, unless told otherwise; of more, so many are drawn.
 MOST_POINTS = 2000
 
 #: Shares of the points that lie within a line, the innermost first; a share more a line.
@@ -39,6 +39,7 @@ def cloud_traces(
     landmarks: int = 10,
     name: str = "vocabulary",
     group: dict[str, Any] | None = None,
+    most: int = MOST_POINTS,
 ) -> list[Any]:
     """Points (m, 2) as plotly traces, in the order in which to draw them: hills, some points, a few words written out.
 
@@ -48,16 +49,17 @@ def cloud_traces(
         landmarks: the most words to write, far from one another.
         name: in the legend, which has one entry for all.
         group: what each trace gets besides, such as the axes of a panel.
+        most: points that can be hovered over.
     """
     points, ink = np.asarray(points, np.float32), INK[theme]
     if not len(points):
         return []
-    shared: dict[str, Any] = {"legendgroup": name, **(group or {})}
+    shared: dict[str, Any] = {"legendgroup": name} | (group or {})
     enough = len(points) >= FEWEST
     traces: list[Any] = [_hills(points, theme, name, shared)] if enough else []
     seen = np.arange(len(points))
-    if len(points) > MOST_POINTS:
-        seen = np.sort(np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False))
+    if len(points) > most:
+        seen = np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))
         name = f"{name} ({len(seen):,} of {len(points):,} points)"
     texts = [escape(words[int(i)]) for i in seen] if len(words) else None
     traces.append(
@@ -78,6 +80,22 @@ def cloud_traces(
     return traces
 
 
+def outline(points: NDArray[Any], colour: str, share: float = 0.75, **group: Any) -> Any:
+    """A line around the densest `share` of points (m, 2), as a plotly trace; see `hills`. `group` goes to the trace."""
+    columns, rows, depth = hills(points, CELLS // 2)
+    return go.Contour(
+        x=columns,
+        y=rows,
+        z=depth.astype(np.float32),
+        contours={"type": "constraint", "operation": ">", "value": 1 - share},
+        fillcolor="rgba(0,0,0,0)",
+        line={"color": colour, "width": 1.5, "smoothing": 1},
+        showlegend=False,
+        hoverinfo="skip",
+        **group,
+    )
+
+
 def written(words: Sequence[str], places: NDArray[Any], most: int = 10) -> list[int]:
     """Which words to write on a cloud: a few whole ones, each the farthest from those before it."""
     whole = [i for i, word in enumerate(words) if len(word) > 2 and word.isalpha()]
@@ -92,7 +110,9 @@ def written(words: Sequence[str], places: NDArray[Any], most: int = 10) -> list[
     return [whole[i] for i in chosen]
 
 
-def hills(points: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def hills(
+    points: NDArray[Any], cells: int = CELLS
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """How deep each cell of a grid lies in the points (m, 2): (columns,) and (rows,) places, and (rows, columns).
 
     Deep is the share of the points that lie where the density is lower: 0 outside, towards 1 at the densest place, so
@@ -107,7 +127,7 @@ def hills(points: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64
     spread = np.maximum(points.std(0), 1e-9 + 1e-3 * points.std())
     width = 0.5 * spread * len(points) ** (-1 / 6)
     low, high = points.min(0) - 3 * width, points.max(0) + 3 * width
-    cell = (high - low).max() / CELLS
+    cell = (high - low).max() / cells
     counts = np.maximum(np.ceil((high - low) / cell).astype(int), 2)
     edges = [low[i] + cell * np.arange(counts[i] + 1) for i in (0, 1)]
     here, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
