@@ -45,11 +45,10 @@ class PromptOptions:
         Raises:
             WorkbenchError: no such method, or an option or a setting that it does not take.
         """
-        from workbench.methods.method import METHODS
+        from workbench.methods.method import METHODS, configured
 
-        config = self.settings()
-        cls = METHODS[self.method]
-        return cls.from_config(backbone, cls.Config(**config))
+        config = configured(self.method, self.settings())
+        return METHODS[self.method].from_config(backbone, config)
 
     def settings(self) -> dict[str, Any]:
         """The fields of the method's configuration that are said. Raises as `make`."""
@@ -60,9 +59,6 @@ class PromptOptions:
             raise unknown("method", self.method, METHODS)
         more = settings(self.method_settings, f"the method {self.method}")
         known = {f.name for f in fields(METHODS[self.method].Config)}
-        for name in more:
-            if name not in known:
-                raise unknown(f"setting of the method {self.method}", name, known)
         for option, default in (("tokens", PromptOptions.tokens), ("prior", PromptOptions.prior)):
             if option not in known and getattr(self, option) != default:
                 raise WorkbenchError(f"the method {self.method} has no {option}; leave --{option} out")

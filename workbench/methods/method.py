@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
 from workbench.methods.injection import Injection
+from workbench.settings import check_settings
 from workbench.tasks.encode import TextConfig
 
 _loading: ContextVar[bool] = ContextVar("a method is being loaded", default=False)
@@ -130,10 +132,23 @@ class Method(nn.Module):
         return folder
 
 
+def configured(kind: str, settings: Mapping[str, Any]) -> Any:
+    """The configuration of a kind of method, from some of its fields; the others have their defaults.
+
+    Raises:
+        WorkbenchError: no such method, a setting that it does not have, a value of another type, or one that it refuses.
+    """
+    if kind not in METHODS:
+        raise unknown("method", kind, METHODS)
+    given = described(dict(settings))
+    check_settings(METHODS[kind].Config, given, f"the method {kind}")
+    return METHODS[kind].Config(**given)
+
+
 def described(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a configuration, a prior object among them as it describes itself."""
     prior = fields.get("prior")
-    return fields if prior is None or isinstance(prior, dict) else {**fields, "prior": prior.describe()}
+    return {**fields, "prior": prior.describe()} if isinstance(prior, priors.Prior) else fields
 
 
 @torch.no_grad()

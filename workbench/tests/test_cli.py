@@ -90,6 +90,30 @@ def test_each_command_explains_every_option(command: str, capsys: pytest.Capture
         ([*TRAIN, "--method", "lora", "--tokens", "4"], "lora has no tokens; leave --tokens out"),
         ([*TRAIN, "--method", "lora", "--prior", "isotropic"], "lora has no prior; leave --prior out"),
         ([*TRAIN, "--method", "lora", "--method-settings", "targets=q_prj"], "did you mean 'q_proj'"),
+        (
+            [*TRAIN, "--method", "lora", "--method-settings", "rank=abc"],
+            "rank of the method lora is 'abc'; it must be a whole number",
+        ),
+        (
+            [*TRAIN, "--detach", "--method", "lora", "--method-settings", "alpha=true"],
+            "alpha of the method lora is True; it must be a number",
+        ),
+        (
+            [*TRAIN, "--method", "deep-prompt", "--method-settings", "layers=input"],
+            "layers of the method deep-prompt is 'input'; it must be a list, each of it a whole number or 'input'",
+        ),
+        (
+            [*TRAIN, "--method", "prefix", "--method-settings", "mlp=3"],
+            "mlp of the method prefix is 3; it must be true or false",
+        ),
+        (
+            [*TRAIN, "--method", "p-tuning", "--method-settings", "encoder=null"],
+            "encoder of the method p-tuning is None; it must be 'mlp' or 'lstm'",
+        ),
+        (
+            [*TRAIN, "--prior", "isotropic", "std=abc"],
+            "std of the prior isotropic is 'abc'; it must be a number",
+        ),
         (["train", "--resume", "--run", "{new}"], "holds no run"),
         (["evaluate", "--run", "{new}"], "holds no run"),
         (["evaluate", "--backbone", "x"], "--task"),

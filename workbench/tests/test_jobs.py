@@ -434,7 +434,7 @@ BAD = [
     ({"method": "soft-promt"}, "did you mean 'soft-prompt'"),
     ({"settings": {"token": 3}}, "did you mean 'tokens'"),
     ({"settings": {"tokens": 0}}, "1 or more"),
-    ({"settings": {"tokens": "many"}}, "cannot be settings of the method soft-prompt"),
+    ({"settings": {"tokens": "many"}}, "tokens of the method soft-prompt is .many."),
     ({"settings": {"prior": {"name": "isotropc"}}}, "did you mean 'isotropic'"),
     ({"questions": -1}, "0 or more"),
     ({"folder": "full"}, "is not empty and holds no run"),

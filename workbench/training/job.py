@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import WorkbenchError
 from workbench.training.config import SHARED, FitConfig
 from workbench.training.run import ALIVE, OVER, Lock, Run, numbered, plain_errors
 
@@ -113,17 +113,10 @@ class JobConfig:
 
     def _settings_in_full(self) -> dict[str, Any]:
         import workbench.methods  # noqa: F401 - the room registers its methods
-        from workbench.methods.method import METHODS, described
+        from workbench.methods.method import configured
 
-        if self.method not in METHODS:
-            raise unknown("method", self.method, METHODS)
-        config = METHODS[self.method].Config
-        known = {f.name for f in fields(config)}
-        for name in self.settings:
-            if name not in known:
-                raise unknown(f"setting of the method {self.method}", name, known)
         try:
-            made = config(**described(dict(self.settings)))
+            made = configured(self.method, self.settings)
             full: dict[str, Any] = json.loads(json.dumps(asdict(made)))
         except (TypeError, ValueError) as error:
             raise WorkbenchError(

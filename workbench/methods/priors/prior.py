@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
+from workbench.settings import check_settings
 
 PRIORS: dict[str, type[Prior]] = {}
 """Every prior by its name; a subclass of `Prior` puts itself here."""
@@ -130,7 +131,7 @@ def from_description(description: dict[str, Any]) -> Prior:
     """The prior that `Prior.describe` described.
 
     Raises:
-        WorkbenchError: no such prior, a setting that it does not have, or one that it refuses.
+        WorkbenchError: no such prior, a setting that it does not have, a value of another type, or one that it refuses.
 
     >>> from_description({"name": "isotropic", "std": 0.1})
     Isotropic(std=0.1)
@@ -139,12 +140,7 @@ def from_description(description: dict[str, Any]) -> Prior:
     name = settings.pop("name", "")
     if name not in PRIORS:
         raise unknown("prior", name, PRIORS)
-    known = [field.name for field in dataclasses.fields(PRIORS[name])]
-    for setting in settings:
-        if setting not in known:
-            if not known:
-                raise WorkbenchError(f"the prior {name} has no settings; leave {setting!r} out")
-            raise unknown(f"setting of the prior {name}", setting, known)
+    check_settings(PRIORS[name], settings, f"the prior {name}")
     return PRIORS[name](**settings)
 
 
