@@ -25,6 +25,9 @@ DIRECT = [
     for text in [*PROJECT["dependencies"], *(text for extra in EXTRAS.values() for text in extra)]
     if (requirement := Requirement(text)).name != PROJECT["name"]
 ]
+PACKAGE_DATA: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][
+    "setuptools"
+]["package-data"]
 HEAVY = (
     "torch",
     "transformers",
@@ -38,6 +41,19 @@ HEAVY = (
     "accelerate",
     "peft",
 )
+
+
+def test_what_is_no_python_is_installed_as_well() -> None:
+    """Protects an installed wheel: setuptools leaves out scripts and styles that no pattern names."""
+    package = ROOT / "workbench"
+    beside = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith(".")
+    }
+    named = {path for pattern in PACKAGE_DATA["workbench"] for path in package.glob(pattern)}
+    assert {path.name for path in beside} >= {"run_table.js", "run_table.css"}
+    assert beside == named
 
 
 @pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
