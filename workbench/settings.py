@@ -71,4 +71,4 @@ def wanted(kind: Any) -> str:
         return f"a list, each of it {wanted(parts[0])}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
     names |= {dict: 'a JSON object, as {"name": "value"}'}
-    return names.get(origin or kind) or getattr(kind, "__name__", str(kind))
+    return names.get(origin or kind) or str(getattr(kind, "__name__", kind))
