@@ -343,7 +343,7 @@ def fit_projection(
             vectors of a prior stay whole beside 100,000 words.
 
     The sign of each PCA axis is fixed (its largest entry is positive); UMAP and t-SNE start from PCA (Kobak and
-    Linderman 2021), so two fits look the same way round. UMAP is seeded, for which it gives up its second thread.
+    Linderman 2021), so two fits look the same way round. UMAP is seeded, for which its layout gives up all threads but one.
 
     Raises:
         WorkbenchError: rows that are no table, not finite, all the same, or too few or too narrow for the map.
@@ -511,13 +511,29 @@ def _main_directions(rows: Floats, count: int, seed: int) -> tuple[Floats, Float
 
 
 def _umap(rows: Floats, start: Floats, config: ProjectionConfig) -> Floats:
-    """McInnes, Healy and Melville 2018, by umap-learn."""
-    with _UMAP_IN_USE:
-        from umap import UMAP
+    """McInnes, Healy and Melville 2018, by umap-learn's own functions on exact neighbours.
 
-        neighbours = min(config.neighbours, len(rows) - 1)
-        fitted = UMAP(neighbours, config.dimensions, init=start, random_state=config.seed, n_jobs=1)
-        return np.ascontiguousarray(fitted.fit_transform(rows), np.float32)
+    umap-learn's class looks for neighbours by chance, which takes longer than finding all of them, and cannot be told
+    of others without a warning.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    count = min(config.neighbours, len(rows) - 1)
+    apart, index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(rows).kneighbors(rows)
+    with _UMAP_IN_USE:
+        from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
+
+        dice = np.random.RandomState(config.seed)
+        graph, _, _ = fuzzy_simplicial_set(
+            rows, count, dice, "euclidean", knn_indices=index, knn_dists=apart.astype(np.float32)
+        )
+        a, b = find_ab_params(1.0, 0.1)
+        points, _ = simplicial_set_embedding(
+            rows, graph, config.dimensions, initial_alpha=1.0, a=a, b=b, gamma=1.0, negative_sample_rate=5,
+            n_epochs=None, init=start, random_state=dice, metric="euclidean", metric_kwds={}, densmap=False,
+            densmap_kwds={}, output_dens=False,
+        )  # fmt: skip
+    return np.ascontiguousarray(points, np.float32)
 
 
 def _tsne(rows: Floats, start: Floats, config: ProjectionConfig) -> Floats:
