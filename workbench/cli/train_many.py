@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,8 @@ class TrainMany:
     """Most rows in one pass, where memory is short."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the runs in the folder."""
+    detach: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Return at once, and train in a process of its own that outlives this shell."""
 
     @classmethod
     def defaults(cls, words: Sequence[str]) -> TrainMany:
@@ -72,6 +75,8 @@ class TrainMany:
         from workbench.training.run import Run
 
         members = self.members()
+        if self.detach:
+            return self._detach(members)
         task, backbone = self.task.load(), self.backbone.load()
         methods = [prompt.make(backbone) for prompt, _ in members.values()]
         paths = [self.folder / name for name in members]
@@ -100,6 +105,44 @@ class TrainMany:
             rows.append((path.name, status["state"], str(status.get("kept_step", "")), shown))
         print(table(rows))
         return 0 if all(row[1] == "finished" for row in rows[1:]) else 1
+
+    def _detach(self, members: Mapping[str, tuple[PromptOptions, FitConfig]]) -> int:
+        """Has it done by a job, and says how to follow, pause and stop it."""
+        from workbench.training.job import Job, JobConfig
+
+        if self.rows_at_once is not None:
+            raise WorkbenchError("--rows-at-once does not go with --detach; leave one of them out")
+        paths, where = [self.folder / name for name in members], self.backbone
+        if self.resume:
+            job = Job.attach(paths, detached=True)
+            if job.state == "finished":
+                raise WorkbenchError(
+                    f"all runs in {self.folder} are finished; there is nothing to go on with"
+                )
+        else:
+            task = self.task.load().to_config()
+            configs = [
+                JobConfig(
+                    str(where.backbone),
+                    task,
+                    prompt.method,
+                    prompt.settings(),
+                    fit,
+                    where.device,
+                    where.dtype,
+                )
+                for prompt, fit in members.values()
+            ]
+            job = Job(configs, paths, detached=True)
+        job.start()
+        folder, one = shlex.quote(str(self.folder)), shlex.quote(str(paths[0]))
+        print(
+            f"{len(paths)} runs in {self.folder} are trained in process {job.run.holder}, which goes on when this shell ends\n"
+            f"  workbench runs {folder}     how far they are\n"
+            f"  workbench pause {one}     holds them all, and `workbench resume {one}` lets them go on\n"
+            f"  workbench stop {one}     ends them all after the step at hand, with a checkpoint"
+        )
+        return 0
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def asked(place: Path) -> list[JobConfig]:
             settings={"tokens": 3, "seed": 1},
             fit=replace(LONG, seed=1, steps=33),
         ),
-        replace(base, settings={"tokens": 3, "seed": 2}, fit=still),
+        replace(base, task=str(place / "shades.jsonl"), settings={"tokens": 3, "seed": 2}, fit=still),
         replace(
             base,
             task=str(place / "shades.jsonl"),
@@ -204,7 +204,7 @@ def test_paused_stopped_and_handed_over_by_any_of_its_directories(
     assert_same(tmp_path, whole)
 
 
-@pytest.mark.parametrize("at", [8, 36])
+@pytest.mark.parametrize("at", [17, 36])
 def test_killed_and_gone_on_with(asked: list[JobConfig], whole: Path, tmp_path: Path, at: int) -> None:
     """Protects a run over night: the members that are left go on from one moment, and those that had left stay out."""
     job = Job(asked, tmp_path, detached=True).start()
@@ -219,31 +219,45 @@ def test_killed_and_gone_on_with(asked: list[JobConfig], whole: Path, tmp_path: 
     assert_same(tmp_path, whole)
 
 
-def test_killed_between_two_checkpoints_of_one_moment(
-    asked: list[JobConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("while_it", "step", "kept"),
+    [("keep", 40, [40, 33]), ("record", 18, [15, 15])],
+    ids=["between two checkpoints", "after one has converged"],
+)
+def test_killed_where_members_part(
+    while_it: str,
+    step: int,
+    kept: list[int],
+    asked: list[JobConfig],
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Protects the bits: a member that had written its checkpoint goes back to where all the others are.
+    """Protects the bits: who had written its checkpoint goes back to where all are, and who had left is not missed.
 
-    Without that, its rows would run beside those of other steps, which is in the last bits of both.
+    Otherwise rows would run beside those of other steps, or without some, which is in the last bits of all.
     """
-    keep = Member.keep
+    done = getattr(Member, while_it)
 
-    def dying(member: Member) -> None:
-        if member.number == 3 and member.done == 40:
+    def dying(member: Member, *facts: Any) -> None:
+        if member.number == 3 and member.done == step:
             raise SystemExit  # as if killed: nothing is said, nothing more is written
-        keep(member)
+        done(member, *facts)
 
-    monkeypatch.setattr(Member, "keep", dying)
+    monkeypatch.setattr(Member, while_it, dying)
     monkeypatch.setattr(Member, "interrupt", lambda member, reason: member.release())
     with pytest.raises(SystemExit):
         train(asked, tmp_path)
     monkeypatch.undo()
-    assert [max(checkpoints(tmp_path / name)) for name in ("00", "03")] == [40, 33]
+    assert [max(checkpoints(tmp_path / name)) for name in ("00", "03")] == kept
     paths = [tmp_path / f"0{n}" for n in range(4)]
-    job = Job([JobConfig.from_json(Run(path).config) for path in paths], paths)
-    job._begun = True
-    job.start()
-    assert job.wait(120) == "finished", job.details
+    with pytest.raises(WorkbenchError, match="holds no run"):
+        Job.attach([*paths, tmp_path / "04"])
+    job = Job.attach(paths)
+    job.resume()
+    with pytest.raises(WorkbenchError, match="01 was trained in one bank with others than those given"):
+        Job.attach(paths[1:3])
+    assert Job.attach(paths[2]).wait(120) == "finished", job.details
     assert_same(tmp_path, whole)
 
 

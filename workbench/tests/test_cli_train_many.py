@@ -9,6 +9,7 @@ import pytest
 from workbench.cli import main
 from workbench.errors import WorkbenchError
 from workbench.tests import zoo
+from workbench.training.job import Job
 from workbench.training.run import Run
 
 SHORT = "--steps 3 --batch-size 2 --evaluate-every 3 --validation-examples 2 --tokens 3"
@@ -72,3 +73,24 @@ def test_bad_input_is_one_sentence(backbone: Path, tmp_path: Path, capsys, more:
     assert not (tmp_path / "study").exists()
     with pytest.raises(WorkbenchError):
         Run(tmp_path / "study" / "00")
+
+
+def test_all_in_a_process_of_its_own(backbone: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    """The same runs as without --detach; one order reaches all, and --resume takes up what it left."""
+    more = words(backbone, tmp_path / "study", "--seeds 2 --rows-at-once 4")
+    assert main(["train-many", *more, "--detach"]) == 2 and "--rows-at-once" in capsys.readouterr().err
+    more = words(backbone, tmp_path / "study", "--seeds 2")
+    assert main(["train-many", *more, "--detach"]) == 0
+    out = capsys.readouterr().out
+    first = tmp_path / "study" / "vocabulary-seed0"
+    assert "2 runs in" in out and f"workbench pause {first}" in out
+    assert main(["stop", str(first)]) == 0
+    job = Job.attach(first)
+    assert job.wait(60) == "stopped" and [run.name for run in job.runs] == [
+        "vocabulary-seed0",
+        "vocabulary-seed1",
+    ]
+    assert main(["train-many", *more, "--resume", "--detach"]) == 0
+    assert job.wait(60) == "finished", job.error
+    assert main(["train-many", *more, "--resume", "--detach"]) == 2
+    assert "nothing to go on with" in capsys.readouterr().err

@@ -191,18 +191,32 @@ class Job:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def attach(cls, run_dir: str | Path, detached: bool = False, backbone: Backbone | None = None) -> Job:
+    def attach(
+        cls,
+        run_dir: str | Path | Sequence[str | Path],
+        detached: bool = False,
+        backbone: Backbone | None = None,
+    ) -> Job:
         """The job of a run that is there: at work in any process, or ended, or cut short, in which case it can go on.
 
-        Of a run that was trained in a bank, it is the job of the whole bank.
+        Of a run that was trained in a job of several, it is that job. Several folders, of runs that were trained by
+        themselves or in a `fit_many`, go on as one bank.
 
         Raises:
             WorkbenchError: there is no run, or another of its bank is not where it was.
         """
-        path = Path(run_dir).absolute()
-        paths = _bank_of(path)
-        job = cls([JobConfig.from_json(Run(member).config) for member in paths], paths, detached, backbone)
-        job.run_dir, job._begun = path, True
+        given = [run_dir] if isinstance(run_dir, (str, Path)) else run_dir
+        asked = [Path(path).absolute() for path in given]
+        banks = [_bank_of(path) for path in asked]
+        for path, bank in zip(asked, banks, strict=True):
+            if len(asked) > 1 and bank not in ([path], asked):
+                raise WorkbenchError(
+                    f"{path} was trained in one bank with others than those given; attach {path} alone, which takes "
+                    "all of its bank"
+                )
+        paths = banks[0] if len(asked) == 1 else asked
+        job = cls([JobConfig.from_json(Run(path).config) for path in paths], paths, detached, backbone)
+        job.run_dir, job._begun = asked[0], True
         return job
 
     # how it stands, as its directories say
