@@ -59,6 +59,11 @@ def test_every_notebook_has_a_page_and_figures_answer_the_pointer(site: Path, br
     assert page.locator(".wb-panel .js-plotly-plot").count() >= 2, (
         "the panel of the last notebook shows its figures"
     )
+    answers = page.locator(".jp-RenderedHTMLCommon .wb-answers tbody")
+    assert answers.locator("td").first.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
+    rows = answers.locator("tr:not(.wb-gained, .wb-lost)").all()
+    stripes = {row.evaluate("row => getComputedStyle(row).backgroundColor") for row in rows}
+    assert stripes <= {"rgba(0, 0, 0, 0)"}, "Jupyter's own rules stripe the answers"
     page.close()
     assert not faults
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]

@@ -38,7 +38,7 @@ TEMPLATE = """
 {% block html_head_js %}<script src="plotly.min.js"></script>{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
-{% block body_header %}{{ super() }}<p style="margin:12px 24px"><a href="index.html">All notebooks</a></p>{% endblock %}
+{% block body_header %}{{ super() }}<p style="margin:12px 24px;font:13px system-ui,sans-serif"><a href="index.html">All notebooks</a></p>{% endblock %}
 """
 
 INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Prompt workbench</title>
