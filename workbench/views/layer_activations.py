@@ -24,12 +24,14 @@ from workbench.analysis.surroundings import Surroundings
 from workbench.errors import WorkbenchError
 from workbench.views.bands import COLOURS, WIDE, colour_of
 from workbench.views.cloud import outline
-from workbench.views.maps import model, spans
+from workbench.views.maps import lines, model, spans
 from workbench.views.theme import INK, Theme, empty_note, heading, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
+
+TITLE = "Activations of tasks, layer by layer"
 
 #: Layers that are drawn where none are chosen; of more, evenly chosen ones, the first and the last among them.
 MOST_LAYERS = 12
@@ -134,7 +136,8 @@ class LayerActivations(View):
         columns = min(count, 2 if count <= 4 else 3 if count <= 9 else 4)
         rows = -(-count // columns)
         side = (self.width - 32 - 24 * (columns - 1)) / columns
-        top, bottom = 93, 16
+        below = self._below()
+        top, bottom = 61 + 16 * len(below), 16
         height = self.height or round(top + bottom + rows * ((0.78 if columns > 1 else 0.55) * side + _TITLE))
         inner = height - top - bottom
         figure = make_subplots(
@@ -154,7 +157,7 @@ class LayerActivations(View):
         figure.update_yaxes(showticklabels=False, ticks="", mirror=True, showgrid=False)
         figure.update_layout(
             template=template(self.theme),
-            title=heading(self._heading(), self._below(), self.theme) | {"y": 1 - 20 / height},
+            title=heading(TITLE, "<br>".join(below), self.theme) | {"y": 1 - 20 / height},
             width=self.width,
             height=height,
             margin={"l": 16, "r": 16, "t": top + _TITLE, "b": bottom},
@@ -199,10 +202,7 @@ class LayerActivations(View):
         shown = [] if frame.explained is None else [f"{frame.explained.sum():.0%} of the variance"]
         return "; ".join([*shown, f"{self.kept_together[layer]:.0%} beside their own task"])
 
-    def _heading(self) -> str:
-        return "Tasks in every layer" if len(self.frames) > 1 else "Tasks in a layer"
-
-    def _below(self) -> str:
+    def _below(self) -> list[str]:
         assert self.backbone is not None
         first, count = next(iter(self.frames.values())), self.backbone.num_layers
         parts = [
@@ -212,9 +212,7 @@ class LayerActivations(View):
         ]
         beside = "beside: the nearest other token, in all directions, is of the same task"
         chance = f" (by chance {max(first.parts) / sum(first.parts):.0%})" if len(self.tasks) > 1 else ""
-        return (
-            "; ".join(part for part in parts if part) + f"<br>{beside}{chance}; each layer has its own scale"
-        )
+        return lines(parts, self.width) + lines([beside + chance, "each layer has its own scale"], self.width)
 
     def _empty(self) -> go.Figure:
         note = empty_note(
@@ -222,7 +220,7 @@ class LayerActivations(View):
         )
         figure = go.Figure(layout={"template": template(self.theme), "annotations": [note]})
         figure.update_layout(
-            title=heading("Tasks in every layer", "one map a layer", self.theme),
+            title=heading(TITLE, "one map a layer", self.theme),
             width=self.width,
             height=self.height or 430,
         )

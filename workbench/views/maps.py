@@ -5,7 +5,8 @@ It fits nothing, reads no run and draws no trace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def axis_title(frame: Projection, number: int) -> str:
     if frame.explained is not None:
         return f"PC {number + 1} ({frame.explained[number]:.0%} of the variance)"
     return f"{_NAMES[frame.config.kind]} {number + 1} (no unit)"
+
+
+def lines(parts: Iterable[str], width: int) -> list[str]:
+    """What stands below a heading, in lines that fit a figure `width` pixels wide; empty parts are left out."""
+    return wrap("; ".join(part for part in parts if part), max(30, int((width - 80) / 6.2)))
 
 
 def place_name(layer: int | None) -> str:

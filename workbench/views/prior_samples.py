@@ -28,7 +28,7 @@ from workbench.analysis.reference import Reference
 from workbench.analysis.surroundings import Surroundings
 from workbench.views.bands import WIDE, colour_of
 from workbench.views.cloud import cloud_traces
-from workbench.views.maps import axis_title, model, place_name, spans
+from workbench.views.maps import axis_title, lines, model, place_name, spans
 from workbench.views.theme import INK, Theme, empty_note, heading, template
 from workbench.views.view import View
 
@@ -175,13 +175,14 @@ class PriorSamples(View):
         frame, ink = self.frame, INK[self.theme]
         if frame is None:
             return self._empty()
+        below = self._below()
         count = len(self.draws)
         columns = min(count, 2 if count in (2, 4) else 3)
         rows = -(-count // columns)
         side = (self.width - 76 - _GAP * (columns - 1)) / columns
         x, y = spans(frame.points, *(drawn.placed.points for drawn in self.draws.values()))
         shape = float(np.clip((y[1] - y[0]) / (x[1] - x[0]), 0.62, 1.1 if columns > 1 else 0.62))
-        top, bottom = 78 + _TITLE, 48
+        top, bottom = 62 + 16 * len(below) + _TITLE, 48
         height = self.height or round(top + bottom + rows * shape * side + (rows - 1) * _TITLE)
         inner = height - top - bottom
         panel = (inner - (rows - 1) * _TITLE) / rows
@@ -219,7 +220,7 @@ class PriorSamples(View):
             figure.add_scatter(**mark, name=name, marker={"symbol": symbol, "size": 6, "color": ink["text"]})
         figure.update_layout(
             template=template(self.theme),
-            title=heading("Samples of each prior", self._below(), self.theme) | {"y": 1 - 20 / height},
+            title=heading("Samples of each prior", "<br>".join(below), self.theme) | {"y": 1 - 20 / height},
             width=self.width,
             height=height,
             margin={"l": 60, "r": 16, "t": top, "b": bottom},
@@ -281,7 +282,7 @@ class PriorSamples(View):
         assert self.frame is not None
         return axis_title(self.frame, number).replace(" of the variance", "")
 
-    def _below(self) -> str:
+    def _below(self) -> list[str]:
         around, frame = self.around, self.frame
         assert around is not None and frame is not None
         where = (
@@ -297,7 +298,7 @@ class PriorSamples(View):
             "radius: median Mahalanobis, in √width",
             frame.note,
         ]
-        return "; ".join(part for part in parts if part)
+        return lines(parts, self.width)
 
     def _empty(self) -> go.Figure:
         note = empty_note("Give a backbone, and see where each prior<br>would start a prompt.", self.theme)

@@ -26,7 +26,7 @@ from workbench.analysis.surroundings import Surroundings
 from workbench.errors import WorkbenchError
 from workbench.views.bands import COLOURS, WIDE, colour_of
 from workbench.views.cloud import cloud_traces
-from workbench.views.maps import apart, axis_title, model, place_name, spans
+from workbench.views.maps import apart, axis_title, lines, model, place_name, spans
 from workbench.views.theme import INK, Theme, empty_note, heading, template
 from workbench.views.view import View
 
@@ -41,7 +41,7 @@ SHORT = 30
 
 WALK = "random walk"
 
-_MARGIN = {"l": 62, "r": 230, "t": 66, "b": 48}
+_MARGIN = {"l": 62, "r": 230, "t": 50, "b": 48}
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,15 @@ class SentencePaths(View):
 
     def figure(self) -> go.Figure:
         """Arrows from token to token, over quiet hills; the walk in grey beneath the texts."""
-        frame, ink = self.frame, INK[self.theme]
+        frame, ink, below = self.frame, INK[self.theme], self._below()
+        margin = _MARGIN | {"t": _MARGIN["t"] + 16 * len(below)}
         figure = go.Figure()
         figure.update_layout(
             template=template(self.theme),
-            title=heading(self._title(), self._below(), self.theme),
+            title=heading(self._title(), "<br>".join(below), self.theme) | {"y": 1 - 20 / self.height},
             width=self.width,
             height=self.height,
-            margin=_MARGIN,
+            margin=margin,
             legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top", "tracegroupgap": 6},
             uirevision="sentence paths",
         )
@@ -203,7 +204,7 @@ class SentencePaths(View):
                 .update_yaxes(visible=False)
             )
         ranges = spans(frame.points, *(way.placed.points for way in self.ways))
-        room = (self.width - _MARGIN["l"] - _MARGIN["r"], self.height - _MARGIN["t"] - _MARGIN["b"])
+        room = (self.width - margin["l"] - margin["r"], self.height - margin["t"] - margin["b"])
         figure.add_traces(
             cloud_traces(
                 frame.points,
@@ -322,9 +323,9 @@ class SentencePaths(View):
             return "Sentences as paths over the token embeddings"
         return f"Sentences as paths over what {self.around.place} reads"
 
-    def _below(self) -> str:
+    def _below(self) -> list[str]:
         if self.around is None or self.frame is None:
-            return "from each token to the next"
+            return ["from each token to the next"]
         texts = [way for way in self.ways if way.name != WALK]
         off, whole = sum(int(way.placed.off.sum()) for way in texts), sum(len(way.tokens) for way in texts)
         parts = [
@@ -332,7 +333,7 @@ class SentencePaths(View):
             f"{off} of the texts’ {whole} tokens are off the map, hollow" if off else "",
             self.frame.note,
         ]
-        return "; ".join(part for part in parts if part)
+        return lines(parts, self.width)
 
 
 def _written(token: str) -> str:
