@@ -64,6 +64,7 @@ class Runs:
     """List the runs in a folder: what was trained on what, how far it is, and how well it does.
 
     A run that should be at work and that nobody writes (killed, or its kernel ended) is interrupted: it can go on.
+    The runs of studies (`workbench reproduce`) are counted, and listed where their folder is named.
     """
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
