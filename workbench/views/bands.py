@@ -71,7 +71,14 @@ class Bands:
         return any(len(group.runs) > 1 for group in self.groups)
 
     def draw(
-        self, figure: go.Figure, table: pd.DataFrame, value: str, row: int, text: str, marks: bool = False
+        self,
+        figure: go.Figure,
+        table: pd.DataFrame,
+        value: str,
+        row: int,
+        text: str,
+        marks: bool = False,
+        col: int = 1,
     ) -> int:
         """One panel: `value` of `table` by step. `text` is how a value is written, `.3f`; `marks` shows each step.
 
@@ -83,7 +90,7 @@ class Bands:
         for number, group in enumerate(self.groups[:MOST_GROUPS]):
             singles = _singles(table, group, value, every)
             line = means[means["group"] == group.name].iloc[::every]
-            self._group(figure, number, group.name, line, singles, value, row, text, marks)
+            self._group(figure, number, group.name, line, singles, value, (row, col), text, marks)
         return every
 
     def _group(
@@ -94,14 +101,14 @@ class Bands:
         line: pd.DataFrame,
         singles: pd.DataFrame,
         value: str,
-        row: int,
+        at: tuple[int, int],
         text: str,
         marks: bool,
     ) -> None:
         colour, dash = colour_of(number, self.theme), DASHES[number // COLOURS]
         banded = line[line["runs"] > 1]
         shared: dict[str, Any] = {"legendgroup": f"group {number}", "showlegend": False}
-        place = {"row": row, "col": 1}
+        place = {"row": at[0], "col": at[1]}
         figure.add_scatter(
             x=np.concatenate([banded["step"], banded["step"][::-1]]),
             y=np.concatenate([banded["high"], banded["low"][::-1]]),
@@ -126,7 +133,7 @@ class Bands:
             name="single runs",
             visible=True if self.each else "legendonly",
             legendgroup="single runs",
-            showlegend=row == 1 and number == first,
+            showlegend=at == (1, 1) and number == first,
             legendrank=2000,
             **place,
         )
@@ -147,7 +154,7 @@ class Bands:
             line={"width": 2.2, "color": colour, "dash": dash},
             hovertemplate=f"{escape(name)}: %{{y:{text}}}%{{text}}<extra></extra>",
             name="<br>".join(escape(part) for part in wrap(name, LEGEND)),
-            **(shared | {"showlegend": row == 1}),
+            **(shared | {"showlegend": at == (1, 1)}),
             **place,
         )
 

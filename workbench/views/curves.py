@@ -215,7 +215,7 @@ class Curves(View):
         return figure
 
 
-def listed(runs: Run | Iterable[Run] | None) -> tuple[Run, ...]:
+def listed(runs: Any) -> tuple[Any, ...]:
     """None, one run or several, as several."""
     if runs is None:
         return ()
