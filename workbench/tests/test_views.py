@@ -24,18 +24,9 @@ from workbench.training.answers import write_answers
 from workbench.training.job import JobConfig
 from workbench.training.run import Run
 from workbench.views import Answers, Curves, LiveFigure, Movement
-from workbench.views.first_prompt import fault_html, seconds_text, status_html
 from workbench.views.live import INTERVAL, PATIENCE
-from workbench.views.work import (
-    Moment,
-    Settings,
-    Stage,
-    config_of,
-    moment,
-    new_path,
-    newest_path,
-    settings_of,
-)
+from workbench.views.status import Moment, Stage, fault_html, moment, seconds_text, status_html
+from workbench.views.work import Settings, config_of, new_path, newest_path, settings_of
 
 WIDTH, WORDS, TOKENS = 12, 60, 4
 
@@ -339,18 +330,18 @@ def test_a_live_view_follows_its_run(run: Run) -> None:
 
 def test_a_run_whose_kernel_ended_can_be_told_from_one_that_trains(run: Run) -> None:
     """Protects the panel after a restart: a directory that says `running` and that nobody writes is interrupted."""
-    assert moment(run) == Moment("interrupted", 40, 80, 0.075)
+    assert moment([run]) == Moment("interrupted", 40, 80, 0.075)
     lock = run.lock()
-    now = moment(run)
+    now = moment([run])
     assert now.stage == "training" and now.seconds_left == pytest.approx(20)
     run.write_status(state="running", step=40, steps=80, stage="answering", note="answering 3 questions")
-    assert moment(run) == Moment("answering", 40, 80, 0.075, note="answering 3 questions")
+    assert moment([run]) == Moment("answering", 40, 80, 0.075, note="answering 3 questions")
     run.write_status(state="paused", step=40, steps=80)
-    assert moment(run).stage == "paused"
+    assert moment([run]).stage == "paused"
     lock.release()
-    assert moment(run).stage == "interrupted"
+    assert moment([run]).stage == "interrupted"
     run.write_status(state="failed", step=40, steps=80, error="the loss became nan at step 41")
-    assert moment(run).error == "the loss became nan at step 41"
+    assert moment([run]).error == "the loss became nan at step 41"
 
 
 def test_settings_and_the_newest_run_are_found_again(run: Run) -> None:
@@ -358,10 +349,8 @@ def test_settings_and_the_newest_run_are_found_again(run: Run) -> None:
     assert settings == Settings("tiny-llama", "find-person", TOKENS, 0.05, 80)
     assert settings_of(config_of(settings)) == settings
     assert newest_path(run.path.parent) == run.path
-    assert new_path(run.path.parent, settings).name == "0002-tiny-llama-find-person"
-    assert new_path(
-        run.path.parent, Settings(backbone="org/a.b", task="/data/my rows.jsonl")
-    ).name.startswith("0002-a")
+    assert new_path(run.path.parent, "tiny-llama", "find-person").name == "0002-tiny-llama-find-person"
+    assert new_path(run.path.parent, "org/a.b", "/data/my rows.jsonl").name == "0002-a-my-rows"
     assert newest_path(run.path.parent / "none") is None
 
 

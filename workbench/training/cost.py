@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -46,7 +48,12 @@ class Cost:
         return f"{self.parameters:,} parameters · {tokens} · about {duration(self.seconds)}"
 
 
-def estimate(backbone: Backbone, method: Method, task: Task, config: FitConfig | None = None) -> Cost:
+def estimate(
+    backbone: Backbone,
+    method: Method | Sequence[Method],
+    task: Task,
+    config: FitConfig | Sequence[FitConfig] | None = None,
+) -> Cost:
     """Try three steps, and a fourth with a look at the validation split where one is asked for.
 
     It takes as long as these steps and as reading the data does, so a panel calls it in a thread.
@@ -55,30 +62,34 @@ def estimate(backbone: Backbone, method: Method, task: Task, config: FitConfig |
     '3,840 parameters · 412 tokens a step · about 40 s'
 
     Args:
-        backbone, method, task, config: as `fit` takes them; the method is not trained.
+        backbone, method, task, config: as `fit` takes them, or `fit_many` several methods: parameters and tokens are then
+            those of all. No method is trained.
 
     Raises:
         WorkbenchError: what `fit` would refuse.
     """
-    config = config or FitConfig()
-    looks = -(-config.steps // config.evaluate_every) if config.evaluate_every else 0
+    methods = [method] if isinstance(method, Method) else list(method)
+    given = config or FitConfig()
+    configs = [given] * len(methods) if isinstance(given, FitConfig) else list(given)
+    first = configs[0]
+    looks = -(-first.steps // first.evaluate_every) if first.evaluate_every else 0
     count = WARM_UP + (looks > 0)
-    tried = replace(
-        config, steps=count, evaluate_every=count if looks else 0, patience=0, keep="last", trackers=()
-    )
+    every, unwatched = (count if looks else 0), {"patience": 0, "keep": "last", "trackers": ()}
+    tried = [replace(one, steps=count, evaluate_every=every, **unwatched) for one in configs]  # type: ignore[arg-type]
     devices = [backbone.device] if backbone.device.type == "cuda" else []
     seconds, tokens = [], []
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices):
-        copy = load_method(method.save(folder), backbone)
-        bank = Bank(backbone, [copy], task, tried)
+        copies = [load_method(one.save(Path(folder) / str(n)), backbone) for n, one in enumerate(methods)]
+        bank = Bank(backbone, copies, task, tried)
         with contextlib.closing(bank.steps()) as steps:  # type: ignore[type-var]
             for now in itertools.islice(steps, count):
-                seconds.append(now.steps[0].seconds)
-                tokens.append(sum(int(rows.lengths.sum()) for rows in bank.members[0].parts))
+                seconds.append(max(step.seconds for step in now.steps.values()))
+                parts = [rows for member in bank.members for rows in member.parts]
+                tokens.append(sum(int(rows.lengths.sum()) for rows in parts))
     step = fmean(seconds[1:WARM_UP])
     look = max(0.0, seconds[-1] - step) if looks else 0.0
-    whole = seconds[0] + step * (config.steps - 1) + look * looks
-    return Cost(method.parameters_trained, fmean(tokens), step, look, whole)
+    whole = seconds[0] + step * (first.steps - 1) + look * looks
+    return Cost(sum(one.parameters_trained for one in methods), fmean(tokens), step, look, whole)
 
 
 def duration(seconds: float) -> str:

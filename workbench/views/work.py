@@ -1,28 +1,22 @@
-"""What the first panel asks for, how it starts that, and where it stands. Owns no widget.
+"""What the first panel asks for, as a job and back, and the plane that its prompt is watched in. Owns no widget.
 
-A job trains and asks (`training/job.py`) and writes the run's directory; beside it stands `map.safetensors`, the plane
-that the prompt moves in. `moment` and `settings_of` read it all back, so that a panel in another kernel, a week
-later, shows the same.
+A job trains and asks (`training/job.py`) and writes the run's directory; beside it stands `map.safetensors`, the plane.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 import time
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workbench.analysis.projection import ProjectionConfig, fit_projection
-from workbench.errors import WorkbenchError
 from workbench.training.config import FitConfig
 from workbench.training.job import Job, JobConfig
 from workbench.training.run import ALIVE, Run
-from workbench.views.tail import last_records
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
@@ -33,12 +27,8 @@ FRAME = "map.safetensors"
 #: Rows that the plane is fitted to: the prompt's first vectors, and as many words as there is room for.
 MOST_ROWS = 4096
 
-METRICS = "metrics.jsonl"
-
 #: How many unseen questions are asked each way.
 QUESTIONS = 40
-
-Stage = Literal["loading", "training", "paused", "answering", "finished", "stopped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -55,53 +45,6 @@ class Settings:
     """Step size of the optimiser at its height."""
     steps: int = field(default=150, metadata={"label": "Steps", "min": 1, "max": 100_000})
     """Steps of training; each reads one batch."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a piece of work stands: all that the panel's status line is made from."""
-
-    stage: Stage
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    seconds_left: float | None = None
-    note: str = ""
-    """What it is doing, where the stage alone does not say."""
-    error: str = ""
-    trace: str = ""
-
-
-class Start(threading.Thread):
-    """Starts a job, which reads libraries for some seconds first, and then finds the plane to watch its prompt in.
-
-    Attributes:
-        begun: the job has its directory, which says from then on how it stands.
-        error, trace: what went wrong, here and not in the job.
-    """
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(name=f"start of {job.run_dir.name}", daemon=True)
-        self.job, self.path = job, job.run_dir
-        self.begun, self.error, self.trace = False, "", ""
-        self._unwanted = threading.Event()
-
-    def run(self) -> None:
-        """Does it; what goes wrong is kept for the panel, which says it in one sentence."""
-        try:
-            self.job.start()
-            self.begun = True
-            if self._unwanted.is_set():
-                self.job.stop()
-            make_frame(self.job)
-        except Exception as error:
-            known = isinstance(error, WorkbenchError)
-            self.error = str(error) if known else f"{type(error).__name__}: {error}"
-            self.trace = traceback.format_exc()
-
-    def stop(self) -> None:
-        """Has the job stopped as soon as it has begun."""
-        self._unwanted.set()
 
 
 def cost_of(settings: Settings) -> Cost:
@@ -145,13 +88,10 @@ def words_of(backbone: Backbone) -> tuple[str, ...]:
     return tuple(text.strip() or repr(text) for text in texts)
 
 
-def new_path(folder: Path, settings: Settings) -> Path:
-    """A directory for the next run, numbered so that names sort by age: `0003-tiny-llama-sentiment`."""
+def new_path(folder: Path, *names: str) -> Path:
+    """A directory for the next job, numbered so that names sort by age: `0003-tiny-llama-sentiment`."""
     numbers = [int(p.name[:4]) for p in folder.glob("[0-9][0-9][0-9][0-9]-*")]
-    stems = (
-        re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")
-        for name in (settings.backbone, settings.task)
-    )
+    stems = (re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-") for name in names)
     return folder / "-".join([f"{max(numbers, default=0) + 1:04d}", *stems])
 
 
@@ -183,23 +123,3 @@ def settings_of(config: JobConfig) -> Settings:
         learning_rate=config.fit.learning_rate,
         steps=config.fit.steps,
     )
-
-
-def moment(run: Run | None, start: Start | None = None) -> Moment:
-    """Where things stand, from the run's directory; before that is there, from what is to make it."""
-    records = last_records(run.path / METRICS, 20) if run else []
-    last, steps = records[-1] if records else {}, run.config["fit"]["steps"] if run else 0
-    facts: dict[str, Any] = {"step": last.get("step", 0), "steps": steps, "loss": last.get("loss")}
-    if start is not None and not start.begun and not start.error:
-        return Moment("loading", **facts, note="reading the libraries")
-    if run is None:
-        return Moment("failed", error=start.error, trace=start.trace) if start else Moment("interrupted")
-    status, state = run.status, run.state
-    if state == "running":
-        stage = status.get("stage", "training")
-        recent = [record["seconds"] for record in records] if stage == "training" else []
-        left = sum(recent) / len(recent) * (steps - facts["step"]) if recent else None
-        return Moment(stage, **facts, seconds_left=left, note=status.get("note", ""))
-    if state == "failed":
-        return Moment("failed", **facts, error=status.get("error", ""), trace=run.details or "")
-    return Moment("interrupted" if state == "new" else state, **facts)  # type: ignore[arg-type]
