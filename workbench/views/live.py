@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -40,9 +41,14 @@ class LiveFigure(go.FigureWidget):
 
     Where a drawing has as many traces as the one before, and of the same types, it changes their data and style; any
     other drawing takes their place. The widget stays the same one: a new one costs the page 5 MB of JavaScript.
+
+    Attributes:
+        on_brush: called, in the kernel's own thread, when points were selected with box or lasso: trace to the numbers of
+            its points, both from 0; with nothing when the selection was taken back.
     """
 
     _css = CSS  # by which a figure of class `wb-light` follows JupyterLab's theme
+    on_brush: Callable[[dict[int, list[int]]], None] | None = None
 
     def __init__(self, figure: go.Figure) -> None:
         self._turn = threading.Condition(threading.RLock())  # the one lock
@@ -56,6 +62,7 @@ class LiveFigure(go.FigureWidget):
         super().__init__(figure)
         self._config = {"displaylogo": False}
         self._complete = True
+        self.observe(self._brushed, "_js2py_pointsCallback")
         self.open()
 
     def open(self) -> None:
@@ -143,6 +150,19 @@ class LiveFigure(go.FigureWidget):
                 self._trait_values.update(values)
                 self._heard = False
             return super().get_state(key=key, drop_defaults=drop_defaults)
+
+    def _brushed(self, change: Any) -> None:
+        """The page's message on a selection; it is cleared after it was heard, which is heard as well."""
+        message, found = change["new"], dict[int, list[int]]()
+        if not message or self.on_brush is None:
+            return
+        if message["event_type"] in ("plotly_selected", "plotly_deselect"):
+            points = message["points"]
+            for trace, point in zip(
+                points.get("trace_indexes", ()), points.get("point_indexes", ()), strict=True
+            ):
+                found.setdefault(trace, []).append(point)
+            self.on_brush(found)
 
     def set_state(self, sync_data: Any) -> None:
         """What the browser sends back, applied under the lock: never in the middle of a drawing."""
