@@ -286,16 +286,14 @@ class PriorSamples(View):
         around, frame = self.around, self.frame
         assert around is not None and frame is not None
         where = (
-            "its token embeddings"
-            if around.layer is None
-            else f"what {around.place} reads of each token alone"
+            "its token embeddings" if around.layer is None else f"what {around.place} reads of single tokens"
         )
         off = sum(int(drawn.placed.off.sum()) for drawn in self.draws.values())
         whole = sum(len(drawn.vectors) for drawn in self.draws.values())
         parts = [
             f"{around.backbone.name}, over {where}",
             f"{off:,} of {whole:,} draws are off the map",
-            "radius: median Mahalanobis, in √width",
+            "radius: median Mahalanobis / √width",
             frame.note,
         ]
         return lines(parts, self.width)
