@@ -4,6 +4,7 @@
     status.json         state (new, running, paused, stopped, finished, failed), step, steps, and the error if any;
                         of a job at work also its stage (loading, training, answering) and a note for people
     control.json        what a job is asked to do: go, pause, stop, detach; anybody may write it
+                        (of several runs in one job: in the directory of the first)
     metrics.jsonl       one line for each step
     snapshots/          step-00000010.safetensors: what is trained, at chosen steps, 0 being the start
     checkpoints/        see checkpoint.py
