@@ -10,16 +10,19 @@ study.py            the prompts that a claim is tried on, trained many at a time
 space.py            where vectors lie among a backbone's tokens
 domains.py          two domains in one space, and what lies between them
 vaes.py             the VAEs that a claim is tried on
+distilling.py       the prompts that a chain of thought is distilled into
 e1.py …             one claim each (arXiv 2412.18582)
 """
 
 from workbench.claims.claim import CLAIMS, Claim, reproduce
+from workbench.claims.distilling import DistilConfig
 from workbench.claims.e1 import PriorDecides
 from workbench.claims.e2 import QualityIsTheSame
 from workbench.claims.e3 import FarRegionsWork
 from workbench.claims.e4 import DistantTakesLonger
 from workbench.claims.e7 import InterpolatedStayAndWork
 from workbench.claims.e8 import VAECollapses
+from workbench.claims.e9 import PosteriorDistils
 from workbench.claims.rule import Rule, load_rule
 from workbench.claims.study import StudyConfig
 from workbench.claims.vaes import VAEsConfig
@@ -28,8 +31,10 @@ __all__ = [
     "CLAIMS",
     "Claim",
     "DistantTakesLonger",
+    "DistilConfig",
     "FarRegionsWork",
     "InterpolatedStayAndWork",
+    "PosteriorDistils",
     "PriorDecides",
     "QualityIsTheSame",
     "Rule",

@@ -514,7 +514,7 @@ def test_evidence_needs_a_committed_rule(rules: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["E9"], "no claim is called 'E9'"),
+        (["E99"], "no claim is called 'E99'"),
         (["E1", "--seeds", "3"], "not the settings that E1 is judged by"),
         (["E1", "--quick", "--out", str(EVIDENCE)], "not the settings that E1 is judged by"),
         (["E1", "--seeds", "1"], "2 or more"),

@@ -25,6 +25,7 @@ GROUPS: tuple[str, ...] = (
     "lists",
     "arithmetic",
     "relations",
+    "worked",
 )
 """The groups of families; each is a module of this package with a `FAMILIES`."""
 
