@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import threading
 import time
@@ -47,6 +48,9 @@ class Work:
 
     def do(self) -> None:
         """All of it. What goes wrong is written down: a sentence in the status, and beside it the traceback."""
+        # To look through all that the libraries hold for garbage stops every thread of a kernel for too long: until the
+        # job ends only what is made meanwhile is looked through.
+        gc.freeze()
         try:
             end = self._do()
             if end == "detach":
@@ -59,6 +63,7 @@ class Work:
             for run in list(self.open):
                 self._fail(run, error)
         finally:
+            gc.unfreeze()
             for lock in self.locks:
                 lock.release()
 
