@@ -19,6 +19,7 @@ pytest.importorskip("playwright", reason="Playwright for Python is not installed
 from playwright.sync_api import expect
 
 from tests.heartbeat import held_up
+from tests.kernels import INSTALLED
 from tests.lab import Lab
 from tests.person import PATIENCE, Person
 
@@ -126,6 +127,7 @@ def test_the_first_panel_leaves_the_kernel_free_while_it_trains(
     person.sees_no_error()
 
 
+@pytest.mark.parametrize("kernel", [INSTALLED])  # what is tested is the heart
 def test_the_heart_feels_what_holds_a_kernel_up(place: Path, kernel: str, lab: Lab, person: Person) -> None:
     """The same measurement of a callback that is broken on purpose: one long sum, which lets nobody else in."""
     slow = "import ipywidgets\nbutton = ipywidgets.Button(description='slow')\n"

@@ -41,6 +41,7 @@ def test_a_notebook_as_a_person_uses_it(
     person.sees_no_error()
 
 
+@pytest.mark.parametrize("kernel", [INSTALLED])  # what is tested is the person
 def test_an_error_on_the_page_is_seen(place: Path, lab: Lab, person: Person) -> None:
     """The same walk over a notebook that is broken: in an output, and in the page's own JavaScript."""
     import nbformat

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.person import PATIENCE, Person
 
 #: Enough that it still trains when Pause is pressed, on a quick machine and in a slow browser.
-STEPS = 200
+STEPS = 120
 
 #: The number of points in a trace of one of the panel's figures, and the length of its line as drawn.
 POINTS = """([figure, trace]) => {
