@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,11 +99,24 @@ def copy_notebooks(folder: Path, kernel: str) -> None:
 @pytest.fixture
 def person(lab: Lab, browser: Browser, tmp_path: Path) -> Iterator[Person]:
     """Somebody with an empty page; what the page showed last is kept as a picture."""
+    with _somebody(lab, browser, tmp_path / "last.png") as person:
+        yield person
+    lab.end_kernels()
+
+
+@pytest.fixture
+def colleague(lab: Lab, browser: Browser, tmp_path: Path, person: Person) -> Iterator[Person]:
+    """Somebody else with a page of their own, in the same JupyterLab."""
+    with _somebody(lab, browser, tmp_path / "last-of-colleague.png") as colleague:
+        yield colleague
+
+
+@contextmanager
+def _somebody(lab: Lab, browser: Browser, picture: Path) -> Iterator[Person]:
     from tests.person import PATIENCE, Person
 
     page = browser.new_page(viewport={"width": 1400, "height": 1500})
     page.set_default_timeout(PATIENCE)
     yield Person(page, lab)
-    page.screenshot(path=tmp_path / "last.png")  # pytest keeps the folders of its last three runs
+    page.screenshot(path=picture)  # pytest keeps the folders of its last three runs
     page.close()
-    lab.end_kernels()

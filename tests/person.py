@@ -97,6 +97,24 @@ class Person:
                 return expect(dirty).to_have_count(0)  # five seconds
         raise AssertionError("the notebook could not be saved")
 
+    def restarts_the_kernel(self) -> None:
+        """From the menu; waits until the new one is there."""
+        self.page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        self.page.locator(".lm-Menu [data-command='kernelmenu:restart']").click()
+        with self.page.expect_response(lambda answer: answer.url.split("?")[0].endswith("/restart")):
+            self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        expect(self._status("Idle")).to_be_visible(timeout=PATIENCE)
+
+    def runs_the_cell(self, text: str) -> None:
+        """Runs the first code cell with this text in it again, and waits until it has run."""
+        cell = self.page.locator(".jp-CodeCell", has=self.page.locator(".jp-InputArea", has_text=text)).first
+        cell.scroll_into_view_if_needed()
+        cell.locator(".jp-InputPrompt").click()
+        prompt = cell.locator(".jp-InputPrompt").inner_text()
+        self.page.keyboard.press("Control+Enter")
+        expect(cell.locator(".jp-InputPrompt")).not_to_have_text(prompt)
+        expect(cell.locator(".jp-InputPrompt")).not_to_have_text("[*]:", timeout=PATIENCE)
+
     def reload(self) -> None:
         """Reloads the page, and waits for the notebook."""
         self.page.reload()
