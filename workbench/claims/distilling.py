@@ -427,9 +427,7 @@ class _Work:
         written = generate(
             self.backbone, [e.prompt for e in examples], method, default_config(method, max_new_tokens=room)
         )
-        return float(
-            np.mean([w.split()[-1:] == e.answer.split()[-1:] for w, e in zip(written, examples, strict=True)])
-        )
+        return _end_right(written, [e.answer for e in examples])
 
     def _trial(self, plan: _Plan) -> Trial:
         run, facts = Run(plan.path), plan.facts
@@ -450,6 +448,11 @@ class _Work:
         """The test examples of a task, of like length together."""
         encoded = sorted(self._encoded(task, "test", self.config.test_examples), key=lambda e: len(e.ids))
         return [Rows.collate(encoded[i : i + 32], self.backbone.device) for i in range(0, len(encoded), 32)]
+
+
+def _end_right(written: Sequence[str], answers: Sequence[str]) -> float:
+    """The share of texts whose last word is the answer's last; a text without a word is wrong."""
+    return float(np.mean([w.split()[-1:] == a.split()[-1:] for w, a in zip(written, answers, strict=True)]))
 
 
 def _guess(known: Sequence[str], asked: Sequence[str], tokens: int) -> tuple[float, float]:

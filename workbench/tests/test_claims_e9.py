@@ -24,6 +24,7 @@ from workbench.claims.distilling import (
     STEPS,
     DistilConfig,
     Distilled,
+    _end_right,
     _guess,
     run_distilling,
 )
@@ -232,6 +233,12 @@ def test_quicker_is_not_better() -> None:
         "updates": [20 * i for i in range(1, 12)],
         "loss": [1.8] * 10 + [0.9],
     }
+
+
+def test_only_the_last_word_is_the_answer() -> None:
+    """Right after wrong steps counts, wrong after right ones and nothing at all do not."""
+    written = [" 0 2 3 , 3", " 0 1 3 , 1", "", " 3 , 0"]
+    assert _end_right(written, [" 0 1 3 , 3"] * 4) == 0.25
 
 
 def test_a_guess_by_hand() -> None:
