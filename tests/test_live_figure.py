@@ -27,7 +27,7 @@ POINTS, MOVES = 20_000, 7
 #: Seconds: from the press of a key to the drawn figure, and of one delay of the kernel.
 FOLLOWS, HELD_UP = 0.3, 0.1
 #: While a prompt trains on every core of a small machine, the loop also waits for its turn.
-HELD_UP_TRAINING = 0.5
+HELD_UP_TRAINING = 0.3
 #: The machine may do other work meanwhile, which only makes things slower: the best of so many tries counts.
 TRIES = 4
 
