@@ -12,22 +12,27 @@ if TYPE_CHECKING:
     from workbench.views.answers import Answers
     from workbench.views.answers_beside import AnswersBeside
     from workbench.views.browser import RunBrowser
+    from workbench.views.brushed import Brushed
     from workbench.views.cards import Cards, Forgetting
     from workbench.views.curves import Curves
     from workbench.views.drift import Drift
     from workbench.views.figures import figure
     from workbench.views.first_prompt import FirstPrompt
+    from workbench.views.landscape import Landscape
     from workbench.views.layer_activations import LayerActivations
     from workbench.views.live import LiveFigure
     from workbench.views.movement import Movement
     from workbench.views.overview import Claims, Installed, Notebooks, Runs
+    from workbench.views.prior_posterior import PriorPosterior
     from workbench.views.prior_samples import PriorSamples
     from workbench.views.sentence_paths import SentencePaths
+    from workbench.views.shift import Shift
     from workbench.views.view import View
 
 _HOMES = {
     "Answers": "answers",
     "AnswersBeside": "answers_beside",
+    "Brushed": "brushed",
     "Cards": "cards",
     "Claims": "overview",
     "Curves": "curves",
@@ -35,20 +40,24 @@ _HOMES = {
     "FirstPrompt": "first_prompt",
     "Forgetting": "cards",
     "Installed": "overview",
+    "Landscape": "landscape",
     "LayerActivations": "layer_activations",
     "LiveFigure": "live",
     "Movement": "movement",
     "Notebooks": "overview",
+    "PriorPosterior": "prior_posterior",
     "PriorSamples": "prior_samples",
     "RunBrowser": "browser",
     "Runs": "overview",
     "SentencePaths": "sentence_paths",
+    "Shift": "shift",
     "View": "view",
     "figure": "figures",
 }
 __all__ = [  # written out, so that tools which only read see it
     "Answers",
     "AnswersBeside",
+    "Brushed",
     "Cards",
     "Claims",
     "Curves",
@@ -56,14 +65,17 @@ __all__ = [  # written out, so that tools which only read see it
     "FirstPrompt",
     "Forgetting",
     "Installed",
+    "Landscape",
     "LayerActivations",
     "LiveFigure",
     "Movement",
     "Notebooks",
+    "PriorPosterior",
     "PriorSamples",
     "RunBrowser",
     "Runs",
     "SentencePaths",
+    "Shift",
     "View",
     "figure",
 ]

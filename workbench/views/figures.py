@@ -96,7 +96,7 @@ def figure(name: str, **settings: Any) -> View:
     missing = [
         " or ".join(f"{one}=" for one in group)
         for group in named.needs
-        if all(_nothing(settings.get(one)) for one in group)
+        if all(_nothing(one, settings) for one in group)
     ]
     if missing:
         raise WorkbenchError(f"the figure {name!r} needs {' and '.join(missing)}; it shows {named.shows}")
@@ -107,5 +107,8 @@ def figure(name: str, **settings: Any) -> View:
     return named.view(**settings)
 
 
-def _nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, str | tuple | list | dict) and not value)
+def _nothing(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting is missing; of runs there may be none yet, which the figure says itself."""
+    value = settings.get(name)
+    empty = isinstance(value, str | tuple | list | dict) and not value and name != "runs"
+    return value is None or empty

@@ -144,7 +144,7 @@ class Landscape(View):
         return self._around
 
     def look(self) -> None:
-        """Sees which snapshots there are now. `data`, `figure`, `animated` and `steps` do so first; the rest goes by that."""
+        """Sees which snapshots there are now. `data`, `figure`, `animated`, `groups` and `steps` do so; the rest goes by that."""
         self._kept = {run.path: sorted(run.snapshots()) for run in self.runs}
         known = [(run.path, type(run)) for run in self.runs]
         if known != self._known:  # what a run was asked for does not change
@@ -156,6 +156,11 @@ class Landscape(View):
 
     def groups(self) -> list[Group]:
         """The runs that have vectors in this place, those that differ in nothing but seeds together."""
+        self.look()
+        return self._groups
+
+    @property
+    def _groups(self) -> list[Group]:
         return [
             Group(group.name, kept, group.settings)
             for group in self._grouped
@@ -173,7 +178,7 @@ class Landscape(View):
 
     def frame(self) -> Projection | None:
         """The frame, fitted when it is first asked for, and again only if other runs, tasks or settings ask for it."""
-        around, groups = self.around, self.groups()
+        around, groups = self.around, self._groups
         if around is None or not groups:
             return None
         starts = [self._at(run, 0) for group in groups for run in group.runs]
@@ -218,7 +223,7 @@ class Landscape(View):
             return {}
         step = step if step is not None else self.step if self.step is not None else self._steps[-1]
         found = {}
-        for group in self.groups():
+        for group in self._groups:
             vectors = [self._at(run, step) for run in group.runs]
             placed = [self._place(run, step, frame) for run in group.runs]
             near = [self._named(run, step) for run in group.runs]
@@ -276,7 +281,7 @@ class Landscape(View):
         frame, around, names, parts = self.frame(), self.around, run_names(self.runs), []
         if frame is None or around is None:
             return pd.DataFrame(columns=columns)
-        for group in self.groups():
+        for group in self._groups:
             for run in group.runs:
                 start = self._at(run, 0)
                 for step in self._kept[run.path]:
@@ -428,7 +433,7 @@ class Landscape(View):
             for number, task in enumerate(self.tasks):
                 placed = frame.place(around.activations(task))
                 traces.append(
-                    go.Scattergl(
+                    go.Scatter(
                         x=placed.points[:, 0],
                         y=placed.points[:, 1],
                         mode="markers",
@@ -533,7 +538,9 @@ class Landscape(View):
             parts.append(f"this plane shows {frame.share_seen(starts, ends):.0%} of their way")
         if frame.note:
             parts.append(frame.note)
-        lines = [line for part in (marks, "; ".join(parts)) for line in wrap(part, int(self.width / 6.4))]
+        lines = [
+            line for part in (marks, "; ".join(parts)) for line in wrap(part, int((self.width - 76) / 6))
+        ]
         return "<br>".join(lines)
 
     def _those(self, shown: dict[str, Shown]) -> dict[str, Shown]:
