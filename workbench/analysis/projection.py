@@ -498,14 +498,16 @@ def _fit(
 
 
 def _main_directions(rows: Floats, count: int, seed: int) -> tuple[Floats, Floats, Floats]:
-    """PCA: mean (d,), directions (count, d) and their shares of the variance (count,)."""
+    """PCA: mean (d,), directions (count, d) and their shares of the variance (count,).
+
+    scikit-learn fixes the signs.
+    """
     from sklearn.decomposition import PCA  # takes a second, and a kept map does without it
 
     pca = PCA(count, random_state=seed).fit(rows)
-    axes = pca.components_
-    axes = axes * np.sign(axes[np.arange(count), np.abs(axes).argmax(axis=1)])[:, None]
     mean, axes, shares = (
-        np.ascontiguousarray(a, np.float32) for a in (pca.mean_, axes, pca.explained_variance_ratio_)
+        np.ascontiguousarray(a, np.float32)
+        for a in (pca.mean_, pca.components_, pca.explained_variance_ratio_)
     )
     return mean, axes, shares
 

@@ -96,7 +96,7 @@ class Movement(View):
                     y=words[:, 1],
                     text=texts,
                     mode="markers",
-                    name="words",
+                    name=self._words_shown(),
                     marker={"size": 4, "color": ink["quiet"], "opacity": 0.28},
                     hovertemplate="%{text}<extra></extra>",
                 ),
@@ -193,6 +193,10 @@ class Movement(View):
             self._drawn_for, self._drawn = self.frame, (places, np.array(texts), written(texts, places))
         return self._drawn
 
+    def _words_shown(self) -> str:
+        kept, whole = (len(self.frame.part(0)[0]), self.frame.parts[0]) if self.frame else (0, 0)
+        return f"{kept:,} of {whole:,} words" if kept < whole else "words"
+
     def _subtitle(self, table: pd.DataFrame) -> str:
         if self.frame is None or not len(table):
             return "in the main plane of the vocabulary"
@@ -205,9 +209,6 @@ class Movement(View):
         last = table[table["step"] == steps[-1]]
         if off := int(last["off"].sum()):
             parts.append(f"{off} of {len(last)} off the map")
-        words, _ = self.frame.part(0)
-        if len(words) < self.frame.parts[0]:
-            parts.append(f"{len(words):,} of {self.frame.parts[0]:,} words")
         return "; ".join(parts)
 
 
