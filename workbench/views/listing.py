@@ -72,9 +72,13 @@ class Listing(Table):
         if not len(table):
             figure.update_layout(annotations=[empty_note(self.nothing, self.theme)], height=200)
             return figure.update_xaxes(visible=False).update_yaxes(visible=False)
-        lengths = [max(len(column), *(len(text) for text in table[column])) for column in table]
+        padding = 3  # of a cell, in characters, so that a narrow column's words are not cut
+        lengths = [padding + max(len(column), *(len(text) for text in table[column])) for column in table]
         lines = sum(
-            max(-(-len(text) * sum(lengths) // (120 * n)) for text, n in zip(row, lengths, strict=True))
+            max(
+                -(-(padding + len(text)) * sum(lengths) // (120 * n))
+                for text, n in zip(row, lengths, strict=True)
+            )
             for row in table.to_numpy()
         )
         figure.add_table(
