@@ -17,7 +17,8 @@ from workbench.training.preview import Preview
 from workbench.training.run import Run
 from workbench.views.brushed import Brushed
 from workbench.views.check import check_figure
-from workbench.views.landscape import Landscape, joined
+from workbench.views.landscape import Landscape, _within, joined
+from workbench.views.live import outline
 from workbench.views.shift import Shift
 
 TOKENS, STEPS = 3, (0, 2, 4)
@@ -183,15 +184,17 @@ def test_a_saved_page_walks_through_the_steps(backbone: wb.Backbone, runs: list[
 def test_brushed_vectors_have_a_path_and_a_row(backbone: wb.Backbone, runs: list[Run]) -> None:
     """Protects the brush: of what was drawn round, these vectors and no others, also with a group left out."""
     view = Landscape(runs, backbone=backbone)
-    figure = view.figure()
-    last = len(figure.data) - 1
-    view.brushed = view.keys({last: [0, 4], 0: [7], 99: [1]})
+    last = len(view.figure().data) - 1
     group = view.groups()[1]
-    assert view.brushed == {(group.runs[0].path, 1), (group.runs[1].path, 2)}
-    trail = view.figure().data[last - 2]
-    expected, _ = joined(list(view.paths([(group.runs[0].path, 1), (group.runs[1].path, 2)]).values()))
-    np.testing.assert_array_equal(trail.x, expected)
-    assert view.figure().data[last].selectedpoints == (0, 4)
+    now = view.shown()[group.name]
+    chosen = [(group.runs[0].path, 1), (group.runs[1].path, 2)]
+    spots = now.places[[now.keys.index(key) for key in chosen]]
+    drawn = [spot + 1e-3 * np.array([[-1, -1], [1, -1], [0, 1]]) for spot in spots.astype(float)]
+    view.brushed = view.inside(drawn)
+    assert view.brushed == set(chosen)
+    expected, _ = joined([view.paths(chosen)[key] for key in now.keys if key in view.brushed])
+    np.testing.assert_array_equal(view.figure().data[last - 2].x, expected)
+    assert view.figure().data[last].selectedpoints == tuple(now.keys.index(key) for key in chosen)
     table = Brushed(view).data()
     assert list(zip(table["run"], table["vector"], strict=True)) == [
         (group.runs[0].name, 1),
@@ -200,11 +203,20 @@ def test_brushed_vectors_have_a_path_and_a_row(backbone: wb.Backbone, runs: list
     full = view.data().query("step == 4 and run == @group.runs[1].name and vector == 2").iloc[0]
     assert table["moved"].iloc[1] == pytest.approx(full["moved"], rel=1e-5)
     assert table["nearest"].iloc[1].split()[0] == full["nearest"]
-    view.only = (group.name,)
-    view.figure()
-    assert view.keys({last - 3: [0]}) == {(group.runs[0].path, 1)}
+    view.only = (view.groups()[0].name,)
+    assert view.inside(drawn) == set(), "what is not drawn cannot be drawn round"
     view.brushed = set()
     assert not len(Brushed(view).data()) and "Draw around" in Brushed(view).table_html()
+
+
+def test_inside_is_inside_a_crooked_outline() -> None:
+    """Protects the lasso: a horseshoe holds its arms and not what stands between them; a box is an outline too."""
+    horseshoe = np.array([[0, 0], [5, 0], [5, 4], [4, 4], [4, 1], [1, 1], [1, 4], [0, 4]], float)
+    places = np.array([[0.5, 3], [2.5, 3], [4.5, 3], [2.5, 0.5], [6, 2], [np.nan, 1]], np.float32)
+    assert _within(places, [horseshoe]).tolist() == [True, False, True, True, False, False]
+    box = outline({"type": "rect", "x0": 2, "x1": 3, "y0": 3.5, "y1": 2.5})
+    assert _within(places, [horseshoe, box]).tolist() == [True, True, True, True, False, False]
+    assert not _within(places, []).any()
 
 
 def test_starts_and_ends_are_compared_as_samples(runs: list[Run]) -> None:

@@ -49,6 +49,15 @@ def until(true: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def brush(view: Landscape, x: float, y: float) -> None:
+    """What the page sends when a place was drawn round."""
+    path = f"M{x - 1e-3},{y - 1e-3}L{x + 1e-3},{y - 1e-3}L{x},{y + 1e-3}Z"
+    drawn = [{"type": "path", "path": path, "xref": "x", "yref": "y"}]
+    view.widget().set_state(
+        {"_js2py_relayout": {"relayout_data": {"selections": drawn}, "source_view_id": "1"}}
+    )
+
+
 def title(view: Landscape) -> str:
     view.widget().flush()
     return str(view.widget().layout.title.text)
@@ -61,7 +70,13 @@ def test_priors_are_seen_then_trained_and_followed_and_found_again(backbone: str
     panel.refresh()
     assert "step 0" in title(panel.landscape)
     drawn = panel.landscape.data()
-    assert len(drawn) == 4 * 3 and not list(tmp_path.glob("0*")), "nothing is written before training"
+    assert len(drawn) == 4 * 3 and not list(tmp_path.glob("[0d]*")), "nothing is written before training"
+    panel.form.value = replace(panel.form.value, tokens=2, seeds=1)
+    panel.draw_priors()
+    until(lambda: len(panel.previews) == 2)
+    panel.refresh()
+    assert len(panel.landscape.data()) == 2 * 2, "what was drawn before is still shown"
+    panel.form.value = replace(panel.form.value, tokens=3, seeds=2)
 
     busy = time.thread_time()
     panel._train.click()
@@ -76,10 +91,13 @@ def test_priors_are_seen_then_trained_and_followed_and_found_again(backbone: str
 
     panel._step.value = 2
     until(lambda: "step 2" in title(panel.landscape))
-    last = len(panel.landscape.widget().data) - 1
-    panel.landscape.widget().on_brush({last: [0, 5]})
-    assert len(panel.table.data()) == 2
-    until(lambda: "words · 00" in panel.table.widget().value or "near" in panel.table.widget().value)
+    at = table.query("step == 2").iloc[4]
+    brush(panel.landscape, at["x"], at["y"])
+    assert [*panel.table.data()[["run", "vector"]].iloc[0]] == [*at[["run", "vector"]]]
+    assert not panel.landscape.widget().layout.selections
+    until(lambda: at["group"] in panel.table.widget().value)
+    brush(panel.landscape, at["x"] + 1e3, at["y"])
+    until(lambda: "Draw around" in panel.table.widget().value)
 
     panel._measures.value = next(value for name, value in panel._measures.options if name == EVERY)
     until(lambda: len(panel.drift.widget().data) == 13 * 2 * 3)

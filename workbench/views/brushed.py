@@ -19,9 +19,7 @@ class Brushed(Listing):
     """A row for each vector in `landscape.brushed`, at the step that the landscape shows."""
 
     title = "The vectors that were brushed"
-    nothing = (
-        "Draw around some circles on the map, and see them here. A double click on the map lets them go."
-    )
+    nothing = "Draw around some circles on the map to see them here; around none lets them go."
 
     def __init__(self, landscape: Landscape, theme: Theme = "light") -> None:
         super().__init__(theme)

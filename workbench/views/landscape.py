@@ -107,7 +107,6 @@ class Landscape(View):
         self.theme, self.width, self.height = theme, width, height
         self.brushed: set[Key] = set()
         self.only: Collection[str] | None = None
-        self._drawn: dict[int, list[Key]] = {}
         self._around: Surroundings | None = None
         self._words: tuple[Surroundings, Reference] | None = None
         self._vectors: dict[tuple[Path, int, str], NDArray[np.float32]] = {}
@@ -326,10 +325,7 @@ class Landscape(View):
     def figure(self) -> go.Figure:
         """The vocabulary as quiet hills; tasks as small marks; each prompt from its start (cross) to now (circle)."""
         self.look()
-        still, moving = self._background(), self._moving(self.step)
-        figure = go.Figure([*still, *moving])
-        drawn = self._those(self.shown()).values()
-        self._drawn = {len(still) + 3 * number + 2: now.keys for number, now in enumerate(drawn)}
+        figure = go.Figure([*self._background(), *self._moving(self.step)])
         frame = self.frame()
         figure.update_layout(
             template=template(self.theme),
@@ -351,9 +347,14 @@ class Landscape(View):
             axis(title_text=axis_title(frame, number), range=been[number], autorange=False)
         return figure.update_yaxes(scaleanchor="x", scaleratio=1)
 
-    def keys(self, found: dict[int, list[int]]) -> set[Key]:
-        """The vectors among what was brushed in the figure drawn last: trace to numbers of points, both from 0."""
-        return {keys[i] for trace, keys in self._drawn.items() for i in found.get(trace, ()) if i < len(keys)}
+    def inside(self, outlines: Sequence[NDArray[np.float64]]) -> set[Key]:
+        """The vectors whose circles lie in outlines (k, 2) drawn on the map, of the groups and at the step that are shown."""
+        return {
+            key
+            for now in self._those(self.shown()).values()
+            for key, inside in zip(now.keys, _within(now.places, outlines), strict=True)
+            if inside
+        }
 
     def animated(self) -> go.Figure:
         """The figure with a slider over the steps and a button that plays them; for a page, as a widget has its own."""
@@ -447,6 +448,11 @@ class Landscape(View):
                         hovertemplate=f"{escape(task)}<extra></extra>",
                     )
                 )
+            for trace in traces:
+                if trace.type == "scatter":  # what is drawn round is the prompts alone
+                    kind = "textfont" if trace.mode == "text" else "marker"
+                    faint = {} if trace.mode == "text" else {"opacity": trace.marker.opacity}
+                    trace.unselected = {kind: {**faint, "color": trace[kind].color}}
             self._clouds = {id(frame): traces}
         return self._clouds[id(frame)]
 
@@ -566,6 +572,18 @@ class Landscape(View):
         if not self._steps:
             return "The prompts appear here<br>as soon as they are drawn."
         return f"None of these runs has vectors at {self.place}."
+
+
+def _within(places: NDArray[np.float32], outlines: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """(m,) whether each of (m, 2) places lies in any outline: a ray to the right crosses its sides an odd number of times."""
+    found = np.zeros(len(places), bool)
+    for corners in outlines:
+        x, y = places[:, :1].astype(float), places[:, 1:].astype(float)
+        (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossed = ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+        found |= crossed.sum(1) % 2 == 1
+    return found
 
 
 def joined(paths: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -17,14 +17,16 @@ Four things go wrong with a bare `FigureWidget` that a thread updates, and this 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from workbench.views.theme import CSS
 
@@ -43,12 +45,12 @@ class LiveFigure(go.FigureWidget):
     other drawing takes their place. The widget stays the same one: a new one costs the page 5 MB of JavaScript.
 
     Attributes:
-        on_brush: called, in the kernel's own thread, when points were selected with box or lasso: trace to the numbers of
-            its points, both from 0; with nothing when the selection was taken back.
+        on_brush: called, in the kernel's own thread, when something was drawn round with box or lasso: the corners (k, 2)
+            of each outline, in the axes' units. The outline itself is taken off the page.
     """
 
     _css = CSS  # by which a figure of class `wb-light` follows JupyterLab's theme
-    on_brush: Callable[[dict[int, list[int]]], None] | None = None
+    on_brush: Callable[[list[NDArray[np.float64]]], None] | None = None
 
     def __init__(self, figure: go.Figure) -> None:
         self._turn = threading.Condition(threading.RLock())  # the one lock
@@ -62,7 +64,7 @@ class LiveFigure(go.FigureWidget):
         super().__init__(figure)
         self._config = {"displaylogo": False}
         self._complete = True
-        self.observe(self._brushed, "_js2py_pointsCallback")
+        self.observe(self._brushed, "_js2py_relayout")
         self.open()
 
     def open(self) -> None:
@@ -152,17 +154,15 @@ class LiveFigure(go.FigureWidget):
             return super().get_state(key=key, drop_defaults=drop_defaults)
 
     def _brushed(self, change: Any) -> None:
-        """The page's message on a selection; it is cleared after it was heard, which is heard as well."""
-        message, found = change["new"], dict[int, list[int]]()
-        if not message or self.on_brush is None:
-            return
-        if message["event_type"] in ("plotly_selected", "plotly_deselect"):
-            points = message["points"]
-            for trace, point in zip(
-                points.get("trace_indexes", ()), points.get("point_indexes", ()), strict=True
-            ):
-                found.setdefault(trace, []).append(point)
-            self.on_brush(found)
+        """The page's message on what was drawn round.
+
+        It also sends the points that were selected, but in the trait that says what is hovered over: of two messages that
+        wait to be sent the later one replaces the former, and after a selection the pointer hovers over something.
+        """
+        drawn = ((change["new"] or {}).get("relayout_data") or {}).get("selections")
+        if drawn and self.on_brush is not None:
+            self.layout.selections = ()  # else it selects anew whatever a later drawing moves into it
+            self.on_brush([outline(selection) for selection in drawn])
 
     def set_state(self, sync_data: Any) -> None:
         """What the browser sends back, applied under the lock: never in the middle of a drawing."""
@@ -170,6 +170,18 @@ class LiveFigure(go.FigureWidget):
             super().set_state(sync_data)
             self._heard = True
             self._turn.notify_all()  # it may be the answer that the next drawing waits for
+
+
+def outline(selection: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The corners (k, 2) of a plotly selection, a box or a lasso.
+
+    >>> outline({"type": "path", "path": "M0,0L2,0L1,1.5Z"}).tolist()
+    [[0.0, 0.0], [2.0, 0.0], [1.0, 1.5]]
+    """
+    if selection["type"] == "path":
+        return np.array([pair.split(",") for pair in re.findall(r"[^MLZ]+", selection["path"])], float)
+    x0, x1, y0, y1 = (float(selection[name]) for name in ("x0", "x1", "y0", "y1"))
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
 def _assign(shown: Any, wanted: dict[str, Any], before: dict[str, Any], skip: tuple[str, ...]) -> None:

@@ -5,12 +5,16 @@ What it shares with other panels is in `panel.py`; the study that it trains is i
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
+import numpy as np
+from numpy.typing import NDArray
 
 from workbench.analysis.drift import MEASURES
 from workbench.analysis.projection import ProjectionConfig
@@ -96,6 +100,7 @@ class PriorPosterior(Panel):
         self.previews: list[Preview] = []
         self._around = tuple(around)
         self._asked_for: Any = None
+        self._awaited = False
         self._drawn: tuple[Any, ...] = ()
         self._setting = False
         super().__init__(folder, theme)
@@ -117,7 +122,10 @@ class PriorPosterior(Panel):
 
             configs = [config.checked() for config in configs_of(settings, self.priors)]
             backbone = shared_backbone(configs[0].backbone, configs[0].device, configs[0].dtype)
-            found = [Preview(config, backbone, self.folder / f"{n:02d}") for n, config in enumerate(configs)]
+            # a folder of their own for other settings: views keep what they have read by where it was
+            said = json.dumps([config.to_json() for config in configs], sort_keys=True)
+            home = self.folder / f"drawn-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+            found = [Preview(config, backbone, home / f"{n:02d}") for n, config in enumerate(configs)]
             if self._asked_for is settings:
                 self.previews = found
         except Exception as error:
@@ -128,7 +136,9 @@ class PriorPosterior(Panel):
     def train(self) -> None:
         """Starts the study that the form asks for, with the very draws that it would show."""
         super().train()
-        self.previews, self._asked_for = [], None
+        if self._asked_for != self.form.value:
+            self.previews = []
+        self._asked_for, self._awaited = None, True  # what is drawn is shown until the runs have it
 
     # What a panel asks of its kind
 
@@ -166,7 +176,7 @@ class PriorPosterior(Panel):
         self._step.observe(self._changed, "value")
         self._place = choice("Space", [EMBEDDINGS], EMBEDDINGS, "190px")
         self._kind = choice("Map", list(MAPS), "PCA", "120px")
-        self._who = choice("Priors", [("all", None)], None, "240px")
+        self._who = choice("Priors", [("all", "")], "", "240px")
         self._ticks = {
             task: w.Checkbox(False, description=Path(task).stem, indent=False) for task in self._around
         }
@@ -175,7 +185,7 @@ class PriorPosterior(Panel):
         self._two = w.Checkbox(False, description="a second map beside it", indent=False)
         self._two.observe(self._changed, "value")
         self._place_2 = choice("Space", [EMBEDDINGS], EMBEDDINGS, "190px")
-        self._who_2 = choice("Priors", [("all", None)], None, "240px")
+        self._who_2 = choice("Priors", [("all", "")], "", "240px")
         self._measures = choice(
             "Measures",
             [("the first three", FIRST), (EVERY, None), *((m.label, (n,)) for n, m in MEASURES.items())],
@@ -187,8 +197,8 @@ class PriorPosterior(Panel):
             "wb-controls"
         )
         self._maps = w.HBox([self.landscape.widget()], layout={"flex_flow": "row wrap"})
-        self.landscape.widget().on_brush = lambda found: self._brush(self.landscape, found)
-        self.beside.widget().on_brush = lambda found: self._brush(self.beside, found)
+        self.landscape.widget().on_brush = lambda drawn: self._brush(self.landscape, drawn)
+        self.beside.widget().on_brush = lambda drawn: self._brush(self.beside, drawn)
         style = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         walk = w.HBox([self._play, self._step, self._place, self._who, self._kind]).add_class("wb-controls")
         return [
@@ -208,11 +218,13 @@ class PriorPosterior(Panel):
         if not self._setting:
             self._news.set()
 
-    def _brush(self, where: Landscape, found: dict[int, list[int]]) -> None:
-        self.landscape.brushed = self.beside.brushed = where.keys(found)
+    def _brush(self, where: Landscape, outlines: Sequence[NDArray[np.float64]]) -> None:
+        self.landscape.brushed = self.beside.brushed = where.inside(outlines)
         self._news.set()
 
     def _draw(self, runs: list[Run]) -> None:
+        if self._awaited and runs and all(run.snapshots() for run in runs):
+            self.previews, self._awaited = [], False
         shown: list[Any] = list(self.previews) or runs
         steps = sorted({step for run in shown for step in run.snapshots()})
         self._offer(shown, steps)
@@ -238,7 +250,7 @@ class PriorPosterior(Panel):
             (self.beside, self._place_2.value, self._who_2.value),
         ):
             view.runs, view.place, view.step = tuple(shown), place, self._step.value
-            view.only = None if who is None else (who,)
+            view.only = (who,) if who else None
             view.tasks = tuple(task for task, tick in self._ticks.items() if tick.value)
             view.projection = ProjectionConfig(MAPS[self._kind.value])  # type: ignore[arg-type]
         self.landscape.width, self.landscape.height = (HALF, 520) if two else (WHOLE, 600)
@@ -279,7 +291,7 @@ class PriorPosterior(Panel):
             self.landscape.look()
             first = next((run for run in shown if 0 in run.snapshots()), None)
             places = places_of(first.snapshot(0)) if first is not None else [EMBEDDINGS]
-            groups = [("all", None), *((group.name, group.name) for group in self.landscape.every())]
+            groups = [("all", ""), *((group.name, group.name) for group in self.landscape.every())]
             for place, who in ((self._place, self._who), (self._place_2, self._who_2)):
                 if tuple(place.options) != tuple(places):
                     place.options = places
