@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from workbench.analysis.trace import Trace, trace
     from workbench.backbones.backbone import Backbone, bundled, load_backbone
     from workbench.errors import WorkbenchError
     from workbench.methods import priors
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from workbench.training.run import Run
 
 _HOMES = {
+    "Trace": "analysis.trace",
+    "trace": "analysis.trace",
     "Backbone": "backbones.backbone",
     "bundled": "backbones.backbone",
     "load_backbone": "backbones.backbone",
@@ -115,6 +118,7 @@ __all__ = [  # written out, so that tools which only read see it
     "Step",
     "Task",
     "TextConfig",
+    "Trace",
     "WorkbenchError",
     "__version__",
     "bundled",
@@ -133,6 +137,7 @@ __all__ = [  # written out, so that tools which only read see it
     "resume",
     "save_peft",
     "stream",
+    "trace",
 ]
 
 

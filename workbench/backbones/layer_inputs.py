@@ -4,10 +4,12 @@
         backbone.runner(...)
     with reading(masks=change):         # change(layer, mask or None, hidden) -> the attention mask of that layer
         backbone.runner(...)
+    with seeing(look):                  # look(layer, hidden): what each layer reads, and what the last one gives
+        backbone.runner(...)
 
 The hooks are put on once, when a backbone is made, and look into a context variable: two jobs in two threads
 on one model do not meet, and outside `reading` the model is what it was. Recurrences of our own
-(`rwkv.forward`) have no hooks and call `edited` themselves. It knows no method and no prompt.
+(`rwkv.forward`) have no hooks and call `edited` and `shown` themselves. It knows no method and no prompt.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ Edit = Callable[[int, Tensor], Tensor]
 MaskEdit = Callable[[int, Tensor | None, Tensor], Tensor | None]
 """(layer from 0, what transformers gives it as attention mask, hidden) to the mask that it takes instead."""
 
+Look = Callable[[int, Tensor], None]
+"""(layer from 0, the hidden states that it reads); layer L of L layers is what the last one gives, before any norm."""
+
+_looks: ContextVar[tuple[Look, ...]] = ContextVar("who looks at layers", default=())
 _edits: ContextVar[tuple[Edit, ...]] = ContextVar("layer inputs", default=())
 _masks: ContextVar[MaskEdit | None] = ContextVar("layer masks", default=None)
 
@@ -45,15 +51,35 @@ def reading(*edits: Edit, masks: MaskEdit | None = None) -> Iterator[None]:
         _masks.reset(before)
 
 
+@contextmanager
+def seeing(look: Look) -> Iterator[None]:
+    """Within the block, `look` is shown what every layer reads after all edits, and last what the last one gives."""
+    token = _looks.set((*_looks.get(), look))
+    try:
+        yield
+    finally:
+        _looks.reset(token)
+
+
 def edited(layer: int, hidden: Tensor) -> Tensor:
     """What a layer reads now."""
     for edit in _edits.get():
         hidden = edit(layer, hidden)
+    shown(layer, hidden)
     return hidden
 
 
+def shown(layer: int, hidden: Tensor) -> None:
+    """Show hidden states to whoever looks."""
+    for look in _looks.get():
+        look(layer, hidden)
+
+
 def install(layers: Sequence[nn.Module]) -> None:
-    """Put the hook on every layer of a model, once."""
+    """Put the hooks on the layers of a model, once."""
+    last = layers[-1]
+    if not any(getattr(hook, "of_workbench", False) for hook in last._forward_hooks.values()):
+        last.register_forward_hook(_last_hook(len(layers)))
     for index, layer in enumerate(layers):
         if not any(getattr(hook, "of_workbench", False) for hook in layer._forward_pre_hooks.values()):
             # GPT-2 hands the mask over by position, others by name
@@ -62,12 +88,22 @@ def install(layers: Sequence[nn.Module]) -> None:
             layer.register_forward_pre_hook(_hook(index, place), with_kwargs=True)
 
 
+def _last_hook(count: int) -> Callable[..., None]:
+    """The hook that shows what the last of `count` layers gives."""
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        shown(count, output[0] if isinstance(output, tuple) else output)
+
+    hook.of_workbench = True  # type: ignore[attr-defined]
+    return hook
+
+
 def _hook(index: int, place: int) -> Callable[..., Any]:
     """The hook of layer `index`, whose attention mask is its argument number `place`."""
 
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         masks = _masks.get()
-        if not _edits.get() and masks is None:
+        if not _edits.get() and not _looks.get() and masks is None:
             return None
         if args:
             args = (edited(index, args[0]), *args[1:])

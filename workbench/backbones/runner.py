@@ -187,7 +187,12 @@ class RwkvRunner:
         keep: Tensor | None = None,
     ) -> Output:
         hidden, state = rwkv.forward(
-            self.model, embeddings, mask[:, -embeddings.shape[1] :], cache, layer_inputs.edited
+            self.model,
+            embeddings,
+            mask[:, -embeddings.shape[1] :],
+            cache,
+            layer_inputs.edited,
+            layer_inputs.shown,
         )
         if keep is not None:
             hidden = hidden[keep]

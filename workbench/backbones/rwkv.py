@@ -319,6 +319,7 @@ def forward(
     attention_mask: Tensor | None = None,
     state: State | None = None,
     edit: Callable[[int, Tensor], Tensor] | None = None,
+    look: Callable[[int, Tensor], None] | None = None,
 ) -> Output:
     """Runs the layers of `model` on embeddings, from `state` (empty where None), without touching either.
 
@@ -328,6 +329,7 @@ def forward(
             those of the row without its pads. A pad's own hidden state is finite and means nothing.
         state: of B rows, for example an earlier output's.
         edit: (layer from 0, hidden (B, T, d)) to what that layer reads instead.
+        look: is given (L, hidden (B, T, d)), what the last layer gives before the final norm.
     """
     backbone = _backbone(model)
     hidden = inputs_embeds.to(backbone.ln_out.weight.dtype)
@@ -354,10 +356,11 @@ def forward(
             hidden = hidden if order is None else _reorder(hidden, order)
         hidden, after = recompute.run(block, index, layer, hidden, state.layer(index), mask)
         states.append(after)
-    hidden = backbone.ln_out(hidden)
     if order is not None:
         hidden = _reorder(hidden, order.argsort(1))
-    return Output(hidden, State.stack(states))
+    if look is not None:
+        look(len(states), hidden)
+    return Output(backbone.ln_out(hidden), State.stack(states))
 
 
 def _reorder(x: Tensor, order: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ neighbours are. Nothing here knows a method, and nothing is written into the mod
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -239,6 +241,30 @@ def _count(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+class Watch(Protocol):
+    """Who sees a decoder's runs of the model from inside.
+
+    A row's place number counts what the model reads of it, its prompt among the tokens, from 0; pads have -1.
+    """
+
+    def ends(self, rows: Sequence[int], places: Tensor) -> Sequence[int]:
+        """Columns before which the first read of `places` (B, T) is to pause, so that the cache can be looked at."""
+        ...
+
+    def run(
+        self, rows: Sequence[int], places: Tensor, last: Tensor, model: Callable[[Tensor], Output]
+    ) -> Output:
+        """Run the model once, with the (B, T) positions whose logits are wanted, and look.
+
+        What is returned has the logits of the positions `last` (B, T), as if they alone had been asked for.
+        """
+        ...
+
+    def wrote(self, rows: Sequence[int], tokens: Tensor, logits: Tensor) -> None:
+        """Tokens (B,) were chosen by logits (B, V), and are read next."""
+        ...
+
+
 class Decoder:
     """Rows read once, then continued token by token, each exactly as it would be alone.
 
@@ -247,7 +273,9 @@ class Decoder:
     rows of equal length over a cache for each length; or every row read again for each token.
     """
 
-    def __init__(self, backbone: Backbone, rows: Rows, injection: Injection = NOTHING):
+    def __init__(
+        self, backbone: Backbone, rows: Rows, injection: Injection = NOTHING, watch: Watch | None = None
+    ):
         backbone = injection.view or backbone
         whole = assemble(backbone, injection, rows)
         layouts = backbone.layouts
@@ -275,9 +303,9 @@ class Decoder:
                 part = injection.select(
                     g.to("cpu" if injection.members is None else injection.members.device)
                 )
-                self.groups.append(_CachedRows(backbone, embeddings, lengths, part, start))
+                self.groups.append(_CachedRows(backbone, embeddings, lengths, part, start, g.tolist(), watch))
             else:
-                self.groups.append(_RepeatedRows(backbone, embeddings, lengths))
+                self.groups.append(_RepeatedRows(backbone, embeddings, lengths, g.tolist(), watch))
         self.rows = [g.tolist() for g in groups]
 
     @property
@@ -318,56 +346,83 @@ class _CachedRows:
         lengths: Tensor,
         injection: Injection,
         start: Start | None,
+        numbers: list[int],
+        watch: Watch | None,
     ):
-        self.backbone, self.start = backbone, start
+        self.backbone, self.start, self.numbers, self.watch = backbone, start, numbers, watch
         size = embeddings.shape[1]
         s = torch.arange(size, device=lengths.device)[None]
         shift = (size - lengths)[:, None]
         source = (s - shift).clamp(min=0)[..., None].expand(-1, -1, embeddings.shape[2])
-        self.mask, positions, self.cache = _with_start(backbone, injection, start, s >= shift)
-        self.next_position = positions[:, -1:] + 1
-        self._run(embeddings.gather(1, source), positions)
+        mask, positions, self.cache = _with_start(backbone, injection, start, s >= shift)
+        self.next_position, self.next_place = positions[:, -1:] + 1, lengths[:, None]
+        embeddings, places = embeddings.gather(1, source), (s - shift).clamp(min=-1)
+        ends = [] if watch is None else watch.ends(numbers, places)
+        for first, end in pairwise([0, *ends, size]):
+            self.mask = mask[:, : mask.shape[1] - size + end]
+            self._run(embeddings[:, first:end], positions[:, first:end], places[:, first:end])
 
-    def _run(self, embeddings: Tensor, positions: Tensor) -> None:
-        keep = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
-        keep[:, -1] = True
-        self.logits, self.cache = _run(
-            self.backbone, self.start, embeddings, self.mask, positions, self.cache, use_cache=True, keep=keep
-        )
+    def _run(self, embeddings: Tensor, positions: Tensor, places: Tensor) -> None:
+        last = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+        last[:, -1] = True
+
+        def model(keep: Tensor) -> Output:
+            return _run(
+                self.backbone,
+                self.start,
+                embeddings,
+                self.mask,
+                positions,
+                self.cache,
+                use_cache=True,
+                keep=keep,
+            )
+
+        self.logits, self.cache = _seen(self.watch, self.numbers, places, last, model)
 
     def feed(self, tokens: Tensor) -> None:
         self.mask = torch.cat([self.mask, torch.ones_like(self.next_position, dtype=torch.bool)], dim=1)
-        self._run(self.backbone.embed(tokens[:, None]), self.next_position)
-        self.next_position = self.next_position + 1
+        self._run(self.backbone.embed(tokens[:, None]), self.next_position, self.next_place)
+        self.next_position, self.next_place = self.next_position + 1, self.next_place + 1
 
     def select(self, rows: Tensor) -> None:
         self.mask, self.logits = self.mask[rows], self.logits[rows]
-        self.next_position = self.next_position[rows]
+        self.next_position, self.next_place = self.next_position[rows], self.next_place[rows]
+        self.numbers = [self.numbers[row] for row in rows.tolist()]
         self.cache = self.backbone.runner.select(self.cache, rows)
 
 
 class _RepeatedRows:
     """Rows read again for each token, for backbones whose cache cannot be trusted."""
 
-    def __init__(self, backbone: Backbone, embeddings: Tensor, lengths: Tensor):
+    def __init__(
+        self,
+        backbone: Backbone,
+        embeddings: Tensor,
+        lengths: Tensor,
+        numbers: list[int],
+        watch: Watch | None,
+    ):
         self.backbone, self.embeddings, self.lengths = backbone, embeddings, lengths
+        self.numbers, self.watch = numbers, watch
         self._run()
 
     def _run(self) -> None:
         mask = Assembled(self.embeddings, self.lengths).mask
-        last = torch.arange(mask.shape[1], device=mask.device)[None] == (self.lengths - 1)[:, None]
+        s = torch.arange(mask.shape[1], device=mask.device)[None]
+        last, places = s == (self.lengths - 1)[:, None], torch.where(mask, s, -1)
+
+        def logits(part: tuple[slice, slice]) -> Tensor:
+            def model(keep: Tensor) -> Output:
+                return self.backbone.runner(self.embeddings[part], mask[part], _count(mask[part]), keep=keep)
+
+            return _seen(self.watch, self.numbers[part[0]], places[part], last[part], model).logits
+
         if self.backbone.layouts.right_padding:
-            self.logits = self.backbone.runner(self.embeddings, mask, _count(mask), keep=last).logits
+            self.logits = logits((slice(None), slice(None)))
         else:
-            parts = []
-            for b, length in enumerate(self.lengths.tolist()):
-                row = slice(b, b + 1), slice(0, length)
-                parts.append(
-                    self.backbone.runner(
-                        self.embeddings[row], mask[row], _count(mask[row]), keep=last[row]
-                    ).logits
-                )
-            self.logits = torch.cat(parts)
+            rows = enumerate(self.lengths.tolist())
+            self.logits = torch.cat([logits((slice(b, b + 1), slice(0, length))) for b, length in rows])
 
     def feed(self, tokens: Tensor) -> None:
         room = torch.zeros_like(self.embeddings[:, :1])
@@ -382,3 +437,11 @@ class _RepeatedRows:
             self.lengths[rows],
             self.logits[rows],
         )
+        self.numbers = [self.numbers[row] for row in rows.tolist()]
+
+
+def _seen(
+    watch: Watch | None, rows: Sequence[int], places: Tensor, last: Tensor, model: Callable[[Tensor], Output]
+) -> Output:
+    """One run of the model for the logits of `last`, seen by the watch if there is one."""
+    return model(last) if watch is None else watch.run(rows, places, last, model)

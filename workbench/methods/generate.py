@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
-from workbench.methods.apply import Decoder, check_context
+from workbench.methods.apply import Decoder, Watch, check_context
 from workbench.methods.injection import NOTHING, Injection, join
 from workbench.methods.method import Method
 from workbench.methods.rows import Rows
@@ -93,7 +93,7 @@ def generate(
         for start in range(0, len(rows), settings.batch_size):
             part = rows[start : start + settings.batch_size]
             asked = [(row, prompts[row], methods[row]) for row in part]
-            for row, text, _ in _write(backbone, asked, together, settings, streaming=False):
+            for row, text, _ in write(backbone, asked, together, settings, streaming=False):
                 texts[row] = text
     return texts
 
@@ -132,7 +132,7 @@ def stream(
     shown = 0
     with torch.no_grad():
         made = {id(method): NOTHING if method is None else method.injection()}
-    for _, text, done in _write(backbone, [(0, prompt, method)], made, config, streaming=True):
+    for _, text, done in write(backbone, [(0, prompt, method)], made, config, streaming=True):
         stable = len(text) if done else len(text.rstrip("\ufffd")) - held_back
         if stable > shown:
             yield text[shown:stable]
@@ -140,16 +140,18 @@ def stream(
 
 
 @torch.no_grad()
-def _write(
+def write(
     backbone: Backbone,
     asked: Sequence[tuple[int, str, Method | None]],
     made: Served,
     config: GenerateConfig,
     streaming: bool,
+    watch: Watch | None = None,
 ) -> Iterator[tuple[int, str, bool]]:
     """(row, its text so far, whether it is finished): after every token when streaming, else once a row.
 
-    `asked` holds each row's number, prompt and method; their injections have one shape.
+    `asked` holds each row's number, prompt and method; their injections have one shape. A watch sees all that is
+    read, and for its sake the last token of a text is read as well, but not one that ends it.
     """
     numbers = [number for number, _, _ in asked]
     keys = list(dict.fromkeys(id(method) for _, _, method in asked))
@@ -177,14 +179,19 @@ def _write(
     dice = [torch.Generator().manual_seed((config.seed << 20) + number) for number in numbers]
     ends = _end_tokens(backbone)
     written: list[list[int]] = [[] for _ in asked]
-    decoder = Decoder(backbone, rows, injection)
+    decoder = Decoder(backbone, rows, injection, watch)
     while decoder.active:
         active = decoder.active
-        tokens = choose(decoder.next_logits(), config, [dice[row] for row in active])
-        finished = set()
+        logits = decoder.next_logits()
+        tokens = choose(logits, config, [dice[row] for row in active])
+        if watch is not None:
+            watch.wrote(active, tokens, logits)
+        finished, ended = set(), set()
         for row, token in zip(active, tokens.tolist(), strict=True):
             done = token in ends
-            if not done:
+            if done:
+                ended.add(row)
+            else:
                 written[row].append(token)
             done = done or len(written[row]) >= config.max_new_tokens
             if not (done or streaming or config.stop):
@@ -197,11 +204,14 @@ def _write(
                 finished.add(row)
             if done or streaming:
                 yield numbers[row], text, done
-        if len(finished) == len(active):
+        gone = finished if watch is None else ended
+        if len(gone) == len(active):
             return
-        stay = [i for i, row in enumerate(active) if row not in finished]
-        decoder.drop(finished)
+        stay = [i for i, row in enumerate(active) if row not in gone]
+        decoder.drop(gone)
         decoder.feed(tokens[torch.tensor(stay, device=tokens.device)])
+        if watch is not None:
+            decoder.drop(finished)
 
 
 def choose(logits: Tensor, config: GenerateConfig, dice: Sequence[torch.Generator]) -> Tensor:
