@@ -24,6 +24,7 @@ from workbench.tests.run_folders import write_run
 from workbench.training.run import Run
 from workbench.views.check import FAINTEST, SMALLEST, check_figure, contrast
 from workbench.views.curves import Curves
+from workbench.views.landscape import Landscape
 from workbench.views.report import FIGURE, WIDGET
 from workbench.views.theme import COLOURWAY, CSS, INK, Theme, colours, empty_note, heading, template, turned
 from workbench.views.view import View
@@ -229,7 +230,10 @@ def given(tmp_path: Path) -> dict[str, Any]:
     spread = np.linspace(3, 0.1, WIDTH)
     rows = np.concatenate([dice.normal(size=(60, WIDTH)) * spread, dice.normal(size=(4, WIDTH))])
     frame = fit_projection(rows, words=words, parts=(60, 4))
-    return {"run": runs[0], "runs": runs, "frame": frame}
+    landscape = Landscape(runs)
+    landscape.brushed = {(runs[0].path, 1), (runs[1].path, 3)}
+    landscape.look()
+    return {"run": runs[0], "runs": runs, "frame": frame, "landscape": landscape}
 
 
 def write_answers(run: Run) -> None:

@@ -21,9 +21,9 @@ class Brushed(Listing):
     title = "The vectors that were brushed"
     nothing = "Draw around some circles on the map to see them here; around none lets them go."
 
-    def __init__(self, landscape: Landscape, theme: Theme = "light") -> None:
+    def __init__(self, landscape: Landscape | None = None, theme: Theme = "light") -> None:
         super().__init__(theme)
-        self.landscape = landscape
+        self.landscape = Landscape() if landscape is None else landscape
 
     def data(self) -> pd.DataFrame:
         """group; run; vector (from 1); start (the nearest token then); nearest (the three nearest now); distance (to the

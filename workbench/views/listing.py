@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -66,11 +67,15 @@ class Listing(Table):
         """The table as a plotly figure, for .png and .svg."""
         table, ink = self.shown(), INK[self.theme]
         figure = go.Figure(layout={"template": template(self.theme), "width": 900})
+        note = wrap(self.note(), 140)
+        above = 72 + 15 * max(1, len(note))
         figure.update_layout(
-            title=heading(self.title, self.note(), self.theme), margin={"l": 1, "r": 1, "b": 1}
+            title=heading(self.title, "<br>".join(note), self.theme),
+            margin={"l": 1, "r": 1, "b": 1, "t": above},
         )
         if not len(table):
-            figure.update_layout(annotations=[empty_note(self.nothing, self.theme)], height=200)
+            nothing = "<br>".join(wrap(self.nothing, 90))
+            figure.update_layout(annotations=[empty_note(nothing, self.theme)], height=above + 112)
             return figure.update_xaxes(visible=False).update_yaxes(visible=False)
         padding = 3  # of a cell, in characters, so that a narrow column's words are not cut
         lengths = [padding + max(len(column), *(len(text) for text in table[column])) for column in table]
@@ -91,7 +96,7 @@ class Listing(Table):
                 "height": 24,
             },
         )
-        return figure.update_layout(height=150 + 24 * int(lines))
+        return figure.update_layout(height=above + 63 + 24 * int(lines))
 
     def html(self) -> str:
         """The table as a page of its own."""
