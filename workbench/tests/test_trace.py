@@ -372,3 +372,17 @@ def test_bad_input_is_one_sentence(asked: dict[str, Any], match: str | None) -> 
         return
     with pytest.raises(WorkbenchError, match=match):
         trace(backbone, **arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bench_compares_the_same_work(dtype: torch.dtype) -> None:
+    """The check of the row passes on a small shape in either type; nothing is timed."""
+    from workbench.bench import trace as bench
+    from workbench.bench.models import Shape, Work
+
+    shape = Shape(4, 32, 4, 64, prompt=0, tokens=10, answer=3, batch=2, key_heads=2, inner=64, dtype=dtype)
+    for measurement in (bench._reading(Work(shape)), bench._writing(3, 4)):
+        assert measurement.check is not None
+        measurement.check()
+        for work in measurement.variants.values():
+            work()
