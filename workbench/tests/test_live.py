@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.views import LiveFigure
+from workbench.views.bundle import bundle
 from workbench.views.live import INTERVAL
 
 UPDATES = 1500
@@ -144,6 +145,7 @@ def test_a_page_that_asks_again_while_drawings_come_gets_a_whole_and_new_one() -
 SETUP = """
 import threading, time
 import plotly.graph_objects as go
+from workbench.views.bundle import bundle
 from workbench.views.live import LiveFigure
 
 def drawing(n):
@@ -217,3 +219,14 @@ def test_a_drawing_does_not_wait_for_the_refresh_of_the_one_before() -> None:
     live.draw(first)
     time.sleep(0.15)
     assert live.data[0].y[0] == 1.0
+
+
+def test_plotly_s_code_comes_once_however_many_figures_there_are() -> None:
+    """Protects a page of many figures: anywidget gives each two seconds, and reading 5 MB for each takes longer."""
+    one, other = LiveFigure(go.Figure()), LiveFigure(go.Figure())
+    states = [figure.get_state() for figure in (one, other)]
+    assert all(len(state["_esm"]) < 2_000 for state in states)
+    assert bundle() is bundle() and len(bundle().get_state()["code"]) > 1_000_000
+    assert all("globalThis" in text for text in (states[0]["_esm"], bundle().get_state()["_esm"]))
+    bare = go.FigureWidget(go.Figure()).get_state()
+    assert len(bare["_esm"]) > 1_000_000, "plotly has a cure of its own; drop ours"

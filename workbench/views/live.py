@@ -1,6 +1,6 @@
 """A plotly figure that threads may draw on while a notebook shows it. Knows nothing of runs or training.
 
-Four things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
+Five things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
 
 - It is not thread-safe. Two threads that draw, or one that draws while the browser's answer to an earlier
   drawing comes in, lose updates. Here one lock is held by both directions.
@@ -13,6 +13,8 @@ Four things go wrong with a bare `FigureWidget` that a thread updates, and this 
   since the browser's side draws the traits once. Here it is made known when it is complete.
 - It will happily send hundreds of drawings a second, and the browser falls behind until its buttons answer no more.
   Here at most five are sent, the next only when the browser has drawn the last, and the newest always is.
+- Each brings plotly's JavaScript with it, so that a page of several is not restored in time (`bundle.py`). Here it
+  comes once a page.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from workbench.views.bundle import WAITS, bundle
 from workbench.views.theme import CSS
 
 #: Seconds between two drawings: five a second.
@@ -42,13 +45,14 @@ class LiveFigure(go.FigureWidget):
     """A figure on a page that can be drawn on from any thread.
 
     Where a drawing has as many traces as the one before, and of the same types, it changes their data and style; any
-    other drawing takes their place. The widget stays the same one: a new one costs the page 5 MB of JavaScript.
+    other drawing takes their place. The widget stays the same one, with its zoom and its place on the page.
 
     Attributes:
         on_brush: called, in the kernel's own thread, when something was drawn round with box or lasso: the corners (k, 2)
             of each outline, in the axes' units. The outline itself is taken off the page.
     """
 
+    _esm = WAITS  # plotly's own code comes once a page, see bundle.py
     _css = CSS  # by which a figure of class `wb-light` follows JupyterLab's theme
     on_brush: Callable[[list[NDArray[np.float64]]], None] | None = None
 
@@ -70,6 +74,7 @@ class LiveFigure(go.FigureWidget):
     def open(self) -> None:
         """Makes the widget known to the browser; ipywidgets calls this too early, when it does nothing."""
         if self._complete:
+            bundle()
             super().open()
 
     def draw(self, figure: go.Figure) -> None:
