@@ -37,7 +37,7 @@ from workbench.methods.injection import NOTHING, Injection
 from workbench.methods.method import Method
 from workbench.methods.rows import Rows
 from workbench.tasks.encode import Encoded, TextConfig, bos_ids, encode, encode_question
-from workbench.tasks.task import Example, Task
+from workbench.tasks.task import Example, Examples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +127,9 @@ class Trace:
     def __getitem__(self, place: str) -> NDArray[Any]:
         """(n, width): what stands in a place, row by row as in `table`."""
         arrays = list(self.chunks(place))
-        return np.concatenate(arrays) if len(arrays) != 1 else arrays[0]
+        if len(arrays) == 1:
+            return arrays[0]
+        return np.concatenate(arrays) if arrays else np.empty((0, 0), self.settings["dtype"])
 
     def chunks(self, place: str) -> Iterator[NDArray[Any]]:
         """The same in pieces, one part of the texts at a time: for what does not fit into memory."""
@@ -451,7 +453,8 @@ def _given(texts: Texts) -> dict[str, Sequence[Text]]:
         raise WorkbenchError("trace takes a list of texts; write [text] for one")
     if isinstance(texts, Mapping):
         return {str(name): part for name, part in texts.items()}
-    return {texts.name if isinstance(texts, Task) else "": texts}
+    named = texts.source if isinstance(texts, Examples) else texts
+    return {str(named.name) if hasattr(named, "name") else "": texts}
 
 
 def _encoded(

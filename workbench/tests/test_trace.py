@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import workbench as wb
 from workbench.analysis import trace as room
 from workbench.analysis.trace import Trace, trace
 from workbench.analysis.trace_places import state_vectors
+from workbench.backbones import rwkv
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.layer_inputs import seeing
 from workbench.bench.memory import peak_memory
@@ -84,6 +86,9 @@ def test_the_bundled_backbones(name: str) -> None:
     ids = seen.table.token_id.tolist()
     assert distance(seen["embeddings"], backbone.embed(torch.tensor(ids)).detach()) == 0
     assert "".join(seen.table.token).split() == text.split()
+    task = wb.load_task("reading")
+    for texts in (task.examples(n=2), wb.load_task("reading", n=2)):
+        assert set(wb.trace(backbone, texts, "output", "answer").table.task) == {"reading"}
 
 
 @every_backbone
@@ -179,11 +184,36 @@ def test_writing_is_reading_afterwards(architecture: str, name: str | None) -> N
     same = ["text", "index", "position", "token_id", "token", "is_answer"]
     assert table[same].equals(read.table[same])
     np.testing.assert_allclose(table.log_probability, read.table.log_probability, rtol=1e-3, atol=1e-3)
+    assert table.step.max() == config.max_new_tokens  # the last token written is read, too
     for _, part in table.groupby("text"):
         assert part.step[part.is_answer].tolist() == list(range(1, int(part.is_answer.sum()) + 1))
         assert (part.step[~part.is_answer] == 0).all()
     last = trace(backbone, TEXTS, "output", "last", method, generate=config)
     assert distance(last["output"], wrote["output"][table.groupby("text").tail(1).index]) < TOLERANCE
+
+
+@every_backbone
+def test_texts_that_end_at_different_times(architecture: str) -> None:
+    """A row that goes on keeps its own states when others have ended, whatever the order in which they do."""
+    backbone = zoo.backbone(architecture)
+    config = wb.GenerateConfig(max_new_tokens=8, temperature=100.0)  # whatever comes
+    free = trace(backbone, TEXTS, "all", "answer", generate=config)
+    answers = [text["answer"] for text in free.texts]
+    stops = [
+        c
+        for c in "".join(answer[:-1] for answer in answers)
+        if c.isascii() and sum(c in answer for answer in answers) == 1
+    ][:3]
+    assert stops
+    for stop in stops:
+        seen = trace(backbone, TEXTS, "all", "answer", generate=replace(config, stop=(stop,)))
+        counts = seen.table.groupby("text").size()
+        assert counts.nunique() > 1
+        for text, count in counts.items():
+            here, there = (np.flatnonzero(one.table.text == text) for one in (seen, free))
+            for place in seen.places:
+                assert distance(seen[place][here], free[place][there[:count]]) < TOLERANCE
+            assert seen.table.token_id[here].tolist() == free.table.token_id[there[:count]].tolist()
 
 
 @pytest.mark.parametrize("place", ["before-bos", "after-bos", "marker"])
@@ -219,6 +249,18 @@ def test_states_are_those_after_each_token() -> None:
             own = state_vectors(output.cache, layer)[0]
             assert distance(kept[end - 2], own) < TOLERANCE
             assert distance(kept[end - 3], own) > 100 * TOLERANCE
+        # put back in place of the state, it goes on as the state does
+        vectors = torch.from_numpy(np.stack([seen[f"state {i}"][here][end - 2] for i in range(3)]))[:, None]
+        mean, weight, attention, feed_forward = vectors.double().chunk(4, -1)
+        again = rwkv.State(feed_forward, attention, mean, torch.ones_like(mean), weight)
+        with torch.no_grad():
+            on = [
+                backbone.runner(
+                    backbone.embed(ids[None, :4]), torch.ones(1, 4, dtype=torch.bool), ids[None, :4], state
+                )
+                for state in (output.cache, again)
+            ]
+        assert distance(on[1].logits, on[0].logits) < TOLERANCE
     last = trace(backbone, TEXTS, ["state 1", "output"], "last")
     assert distance(last["state 1"], seen["state 1"][seen.table.groupby("text").tail(1).index]) < TOLERANCE
 
@@ -367,6 +409,7 @@ def test_bad_input_is_one_sentence(asked: dict[str, Any], match: str | None) -> 
     """What a user can mend is said; a text that is too long is cut as in training."""
     backbone = zoo.backbone("llama")
     arguments = {"texts": TEXTS, **asked}
+    assert len(trace(backbone, [])) == len(trace(backbone, [])["output"]) == 0
     if match is None:
         assert len(trace(backbone, **arguments)) == 255
         return
