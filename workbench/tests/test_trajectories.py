@@ -153,6 +153,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         assert width < 6 * np.std([one.value for one in found]), (truth, reference, of)
 
 
+def test_halves_of_walks_are_drawn_apart_from_those_of_answers() -> None:
+    """Beside walks that are the answers once more the number is 0, and not for certain."""
+    found = localisation(draws(0), draws(0), draws=50)
+    assert found.value == 0 and found.low < -0.1 and found.high > 0.1
+
+
 def test_taking_rows_for_texts_would_be_too_sure() -> None:
     """The broken variant: texts of different restlessness, cut into pieces that are counted as texts."""
     times, whole, pieces = 60, [], []
