@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from playwright.sync_api import Page, expect
 
@@ -185,8 +186,8 @@ WALKS: dict[str, Callable[[Person], None]] = {
     "02_prior_and_posterior": prior_and_posterior,
 }
 
-#: What the picture of a notebook shows, where that is not the whole page.
-PICTURES: dict[str, tuple[str]] = {
+#: What the picture of a notebook shows, where that is not the whole page, and how high the page must be for it.
+PICTURES: dict[str, tuple[Any, ...]] = {
     "01_first_prompt": (".wb-panel",),
-    "02_prior_and_posterior": (".wb-panel",),
+    "02_prior_and_posterior": (".wb-panel", 3200),
 }
