@@ -94,6 +94,29 @@ def test_probe_is_scikit_learns_ridge_classifier_over_the_same_folds() -> None:
     assert np.bincount(here.folds * 3 + here.task).tolist() == [2] * 15
 
 
+def test_probe_lets_a_small_task_count_as_much_as_a_large_one() -> None:
+    """Against scikit-learn's classifier with weights, fold by fold; without them it would hardly say the small one."""
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.preprocessing import StandardScaler
+
+    dice = np.random.default_rng(0)
+    task = np.repeat([0, 1], [60, 10])
+    vectors = dice.normal(size=(70, 3)) + task[:, None]
+    here, said = cloud(vectors, task), {}
+    for weights in (np.where(task == 1, 6.0, 1.0), np.ones(70)):
+        found = np.zeros(70)
+        for out in (here.folds == fold for fold in range(5)):
+            scale = StandardScaler().fit(vectors[~out])
+            weight = weights[~out] / weights[~out].mean()
+            peer = RidgeClassifier(alpha=0.01 * (~out).sum())
+            peer.fit(scale.transform(vectors[~out]), task[~out], weight)
+            found[out] = peer.predict(scale.transform(vectors[out]))
+        said[weights.max()] = balanced_accuracy_score(task, found)
+    assert MEASURES["probe"](here) == pytest.approx(said[6.0])
+    assert said[6.0] > said[1.0] + 0.1
+
+
 def test_hdbscan_is_scikit_learns() -> None:
     """The same clusters from the vectors, and adjusted mutual information with the tasks."""
     from sklearn.cluster import HDBSCAN
