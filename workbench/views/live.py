@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -48,7 +49,7 @@ class LiveFigure(go.FigureWidget):
     other drawing takes their place. The widget stays the same one, with its zoom and its place on the page.
 
     Attributes:
-        on_brush: called, in the kernel's own thread, when something was drawn round with box or lasso: the corners (k, 2)
+        on_brush: called, in any thread, when something was drawn round with box or lasso: the corners (k, 2)
             of each outline, in the axes' units. The outline itself is taken off the page.
     """
 
@@ -58,6 +59,7 @@ class LiveFigure(go.FigureWidget):
 
     def __init__(self, figure: go.Figure) -> None:
         self._turn = threading.Condition(threading.RLock())  # the one lock
+        self._said: deque[Any] = deque()
         self._pending: go.Figure | None = None
         self._before = _props(figure)
         self._drawn_at = -PATIENCE
@@ -170,9 +172,28 @@ class LiveFigure(go.FigureWidget):
             self.on_brush([outline(selection) for selection in drawn])
 
     def set_state(self, sync_data: Any) -> None:
-        """What the browser sends back, applied under the lock: never in the middle of a drawing."""
+        """What the browser sends back, applied under the lock: never in the middle of a drawing.
+
+        The kernel's own thread does not wait for a drawing to end, as everybody who presses a button would; what comes
+        meanwhile is applied after it, in the order in which it came.
+        """
+        self._said.append(sync_data)
+        if self._turn.acquire(blocking=False):
+            try:
+                self._hear()
+            finally:
+                self._turn.release()
+        else:
+            threading.Thread(target=self._hear_in_turn, name="live figure hears", daemon=True).start()
+
+    def _hear_in_turn(self) -> None:
         with self._turn:
-            super().set_state(sync_data)
+            self._hear()
+
+    def _hear(self) -> None:
+        """Applies what the browser has said, under the lock."""
+        while self._said:
+            super().set_state(self._said.popleft())
             self._heard = True
             self._turn.notify_all()  # it may be the answer that the next drawing waits for
 
