@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -19,3 +20,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("workbench")
+
+
+@pytest.fixture(scope="session")
+def small_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a small random model with its tokenizer, for what loads a backbone by its name."""
+    from workbench.tests import zoo
+
+    folder = tmp_path_factory.mktemp("backbones") / "small-llama"
+    small = zoo.backbone("llama")
+    small.model.save_pretrained(folder)
+    small.tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -17,13 +17,9 @@ from workbench.views.tail import last_records
 from workbench.views.work import Settings, config_of
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("backbones") / "small-llama"
-    small = zoo.backbone("llama")
-    small.model.save_pretrained(folder)
-    small.tokenizer.save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def backbone(small_llama: str) -> str:
+    return small_llama
 
 
 def until(true: Callable[[], bool], seconds: float = 120) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from workbench.tests import zoo
 from workbench.training.config import FitConfig
 from workbench.training.cost import estimate
 from workbench.training.job import Job
@@ -22,13 +21,9 @@ from workbench.views.study import StudySettings, configs_of, newest_paths, offer
 PRIORS = {"words": wb.priors.Vocabulary(), "near zero": wb.priors.Isotropic()}
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("backbones") / "small-llama"
-    small = zoo.backbone("llama")
-    small.model.save_pretrained(folder)
-    small.tokenizer.save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def backbone(small_llama: str) -> str:
+    return small_llama
 
 
 def panel_in(folder: Path, backbone: str, **settings: object) -> PriorPosterior:
@@ -180,3 +175,21 @@ def test_the_cost_of_a_study_is_that_of_all_its_prompts(backbone: str) -> None:
     assert all(
         (method.snapshot()["embeddings"] == b).all() for method, b in zip(methods, before, strict=True)
     )
+
+
+def test_what_cannot_be_drawn_is_said_until_something_else_is_asked_for(
+    backbone: str, tmp_path: Path
+) -> None:
+    """Protects whoever names a task of their own wrongly: the sentence stays, and goes when the tick is taken back."""
+    panel = PriorPosterior(
+        tmp_path, PRIORS, [backbone], ["find-person"], around=("no-such-task",), tokens=2, seeds=1
+    )
+    until(lambda: len(panel.previews) == 2 and "step 0" in title(panel.landscape))
+    panel._ticks["no-such-task"].value = True
+    until(lambda: "no-such-task" in panel._status.value)
+    for _ in range(3):
+        panel.refresh()
+        assert "no-such-task" in panel._status.value and "Choose what to train" in panel._status.value
+    panel._ticks["no-such-task"].value = False
+    until(lambda: "no-such-task" not in panel._status.value)
+    panel.close()

@@ -90,17 +90,18 @@ class FirstPrompt(Panel):
         figures = w.HBox([self.curves.widget(), self.movement.widget()], layout={"flex_flow": "row wrap"})
         return [figures, self.answers.widget()]
 
-    def _draw(self, runs: list[Run]) -> None:
+    def _draw(self, runs: list[Run]) -> bool:
         path, run = self.path, next(iter(runs), None)
         drawn = (path, len(run.snapshots()) if run else 0, *_written(path))
         if drawn == self._drawn:
-            return
+            return False
         self.curves.run = self.answers.run = run
         frame = path / FRAME if path else None
         self.movement.show(run, frame if frame and frame.exists() else None)
         for view in (self.curves, self.movement, self.answers):
             view.update()
         self._drawn = drawn
+        return True
 
 
 def _written(path: Path | None) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from workbench.analysis.surroundings import Surroundings
 from workbench.errors import WorkbenchError
 from workbench.views.bands import COLOURS, WIDE, colour_of
 from workbench.views.cloud import outline
-from workbench.views.maps import lines, model, spans
+from workbench.views.maps import head, lines, model, spans
 from workbench.views.theme import INK, Theme, empty_note, heading, template
 from workbench.views.view import View
 
@@ -166,18 +166,7 @@ class LayerActivations(View):
         )
         for at, (layer, frame) in enumerate(self.frames.items()):
             axes = figure.get_subplot(at // columns + 1, at % columns + 1)
-            figure.add_annotation(
-                x=axes.xaxis.domain[0],
-                y=axes.yaxis.domain[1],
-                xref="paper",
-                yref="paper",
-                xanchor="left",
-                yanchor="bottom",
-                showarrow=False,
-                align="left",
-                text=f"<b>layer {layer}</b>  <span style='font-size:11px'>{self._note(layer, frame)}</span>",
-                font={"size": 12, "color": ink["text"]},
-            )
+            figure.add_annotation(head(axes, f"layer {layer}", self._note(layer, frame), ink))
         return figure
 
     def _draw(

@@ -5,7 +5,7 @@ It fits nothing, reads no run and draws no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,22 @@ def spans(*points: NDArray[Any], room: float = 0.07) -> list[list[float]]:
     low, high = every.min(0), every.max(0)
     around = room * float((high - low).max()) + 1e-6
     return [[float(a) - around, float(b) + around] for a, b in zip(low, high, strict=True)]
+
+
+def head(axes: Any, name: str, note: str, ink: Mapping[str, str]) -> dict[str, Any]:
+    """What stands above one panel of several, left: its name, and a smaller note. As an annotation; `axes` of `get_subplot`."""
+    return {
+        "x": axes.xaxis.domain[0],
+        "y": axes.yaxis.domain[1],
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "align": "left",
+        "text": f"<b>{name}</b>  <span style='font-size:11px'>{note}</span>",
+        "font": {"size": 12, "color": ink["text"]},
+    }
 
 
 def apart(

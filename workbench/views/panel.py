@@ -49,7 +49,8 @@ class Panel(ABC):
         self.folder, self.theme = Path(folder).resolve(), theme
         self._saying, self._drawing = threading.RLock(), threading.Lock()  # the first is never held for long
         self._closed, self._news = threading.Event(), threading.Event()
-        self._fault: Exception | None = None
+        self._fault: Exception | None = None  # of a button
+        self._undrawn: Exception | None = None
         self._build()
         self._start = self._starts.get(self.folder)
         beginning = self._start if self._start and self._start.is_alive() else None
@@ -87,8 +88,11 @@ class Panel(ABC):
         """What stands below the status line."""
 
     @abstractmethod
-    def _draw(self, runs: list[Run]) -> None:
-        """Brings that up to what the runs' directories say now; cheap when there is no news. Called by one thread at a time."""
+    def _draw(self, runs: list[Run]) -> bool:
+        """Brings that up to what the runs' directories say now; False where there is no news, which must be cheap.
+
+        Called by one thread at a time. What it raises is said in the panel until a drawing goes well.
+        """
 
     def _beside(self) -> Callable[[Job], None] | None:
         """What is to be done beside a job once it has begun, in the thread that started it."""
@@ -192,23 +196,31 @@ class Panel(ABC):
         while not self._closed.is_set():
             self._news.wait(INTERVAL)
             self._news.clear()
-            try:
-                self.refresh()
-            except Exception as error:  # said until a look goes well again
-                self._status.value = fault_html(str(error), "")
+            self.refresh()
 
     def refresh(self) -> None:
         """Brings every widget up to what the runs' directories say now; cheap when nothing changed."""
         self._say()
         with self._drawing:
-            if not self._closed.is_set():
-                self._draw(self.runs)
+            if self._closed.is_set():
+                return
+            try:
+                if self._draw(self.runs):
+                    self._undrawn = None
+            except Exception as error:
+                self._undrawn = error
+        if self._undrawn:
+            self._say()
 
     def _say(self) -> None:
         """Where things stand, in the sentence and on the buttons: what a callback has time for."""
         with self._saying:
-            if not self._closed.is_set():
+            if self._closed.is_set():
+                return
+            try:
                 self._show(self.moment)
+            except Exception as error:  # a damaged file; said until it can be read
+                self._status.value = fault_html(str(error), "")
 
     def _show(self, now: Moment | None) -> None:
         stage = now.stage if now else None
@@ -221,7 +233,8 @@ class Panel(ABC):
         self._hold.description, self._hold.icon = ("Resume", "play") if resumable else ("Pause", "pause")
         self._end.disabled = not active
         where = self.paths[0] if len(self.paths) == 1 else self.paths[0].parent if self.paths else None
-        html = status_html(now, where) + (fault_html(str(self._fault), "") if self._fault else "")
+        html = status_html(now, where)
+        html += "".join(fault_html(str(fault), "") for fault in (self._fault, self._undrawn) if fault)
         if (
             (start := self._start)
             and start.error

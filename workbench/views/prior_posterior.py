@@ -100,7 +100,7 @@ class PriorPosterior(Panel):
         self.previews: list[Preview] = []
         self._around = tuple(around)
         self._asked_for: Any = None
-        self._awaited = False
+        self._awaited = self._drawing_priors = False
         self._drawn: tuple[Any, ...] = ()
         self._setting = False
         super().__init__(folder, theme)
@@ -112,7 +112,8 @@ class PriorPosterior(Panel):
     def draw_priors(self) -> None:
         """Shows where the prompts of the form would start, before anything is trained."""
         settings = self.form.value
-        self._asked_for, self._fault = settings, None
+        self._asked_for, self._fault, self._drawing_priors = settings, None, True
+        self._wait_for("The priors are being drawn …")
         threading.Thread(target=self._preview, args=(settings,), name="priors drawn", daemon=True).start()
 
     def _preview(self, settings: StudySettings) -> None:
@@ -131,7 +132,13 @@ class PriorPosterior(Panel):
         except Exception as error:
             self._fault = error
             self._say()
+        self._drawing_priors = False
+        self._waiting.value = ""
         self._news.set()
+
+    def _wait_for(self, what: str) -> None:
+        """Says above the map what takes a while."""
+        self._waiting.value = f"<div class='wb-status'><small>{what}</small></div>"
 
     def train(self) -> None:
         """Starts the study that the form asks for, with the very draws that it would show."""
@@ -196,6 +203,7 @@ class PriorPosterior(Panel):
         around = w.HBox([w.Label("Activations of"), *self._ticks.values(), self._two]).add_class(
             "wb-controls"
         )
+        self._waiting = w.HTML()
         self._maps = w.HBox([self.landscape.widget()], layout={"flex_flow": "row wrap"})
         self.landscape.widget().on_brush = lambda drawn: self._brush(self.landscape, drawn)
         self.beside.widget().on_brush = lambda drawn: self._brush(self.beside, drawn)
@@ -206,6 +214,7 @@ class PriorPosterior(Panel):
             walk,
             around,
             self._second,
+            self._waiting,
             self._maps,
             self.table.widget(),
             w.HBox([self._measures]).add_class("wb-controls"),
@@ -222,7 +231,7 @@ class PriorPosterior(Panel):
         self.landscape.brushed = self.beside.brushed = where.inside(outlines)
         self._news.set()
 
-    def _draw(self, runs: list[Run]) -> None:
+    def _draw(self, runs: list[Run]) -> bool:
         if self._awaited and runs and all(run.snapshots() for run in runs):
             self.previews, self._awaited = [], False
         shown: list[Any] = list(self.previews) or runs
@@ -235,16 +244,21 @@ class PriorPosterior(Panel):
         there = (tuple((run.path, type(run)) for run in shown), tuple(steps))
         drawn = (there, asked, self._measures.value, over)
         if drawn == self._drawn:
-            return
+            return False
         before = self._drawn or ((), (), (), None)
         self._drawn = drawn
         if (there, asked) != before[:2]:
             self._draw_maps(shown)
         if (there, asked[1], drawn[2], over) != (before[0], (before[1] or (None,) * 2)[1], *before[2:]):
             self._draw_curves(shown, over)
+        if not self._drawing_priors:
+            self._waiting.value = ""
+        return True
 
     def _draw_maps(self, shown: list[Any]) -> None:
         two = self._two.value
+        if self._kind.value != "PCA":
+            self._wait_for(f"The {self._kind.value} map is being fitted …")
         for view, place, who in (
             (self.landscape, self._place.value, self._who.value),
             (self.beside, self._place_2.value, self._who_2.value),

@@ -28,7 +28,7 @@ from workbench.analysis.reference import Reference
 from workbench.analysis.surroundings import Surroundings
 from workbench.views.bands import WIDE, colour_of
 from workbench.views.cloud import cloud_traces
-from workbench.views.maps import axis_title, lines, model, place_name, spans
+from workbench.views.maps import axis_title, head, lines, model, place_name, spans
 from workbench.views.theme import INK, Theme, empty_note, heading, template
 from workbench.views.view import View
 
@@ -203,18 +203,7 @@ class PriorSamples(View):
                 figure.data[-1].showlegend = at == 0 and trace.type == "scatter"
             figure.add_trace(self._points(name, drawn, at), **place)
             axes = figure.get_subplot(**place)
-            figure.add_annotation(
-                x=axes.xaxis.domain[0],
-                y=axes.yaxis.domain[1],
-                xref="paper",
-                yref="paper",
-                xanchor="left",
-                yanchor="bottom",
-                showarrow=False,
-                align="left",
-                text=f"<b>{escape(_cut(name, side))}</b>  <span style='font-size:11px'>{self._note(drawn)}</span>",
-                font={"size": 12, "color": ink["text"]},
-            )
+            figure.add_annotation(head(axes, escape(_cut(name, side)), self._note(drawn), ink))
         mark = {"x": [None], "y": [None], "mode": "markers", "hoverinfo": "skip"}
         for name, symbol in (("a draw", "circle"), ("off the map", "circle-open")):
             figure.add_scatter(**mark, name=name, marker={"symbol": symbol, "size": 6, "color": ink["text"]})
