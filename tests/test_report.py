@@ -59,6 +59,7 @@ def test_every_notebook_has_a_page_and_figures_answer_the_pointer(site: Path, br
     assert page.locator(".wb-panel .js-plotly-plot").count() >= 2, (
         "the panel of the last notebook shows its figures"
     )
+    page.goto((site / "01_first_prompt.html").as_uri())
     answers = page.locator(".jp-RenderedHTMLCommon .wb-answers tbody")
     assert answers.locator("td").first.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
     rows = answers.locator("tr:not(.wb-gained, .wb-lost)").all()

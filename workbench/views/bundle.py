@@ -44,6 +44,8 @@ WAITS = (
 export default () => {
   let begun;
   const begin = context => begun ??= shared.code.then(async make => {
+    // what was sent while the code was read is applied first: a widget begins with the state that there is then
+    await new Promise(done => setTimeout(done, 250));
     const widget = make();
     await widget.initialize(context);
     return widget;

@@ -44,6 +44,16 @@ def _(widget: w.HTML) -> str:
 
 
 @still.register
+def _(widget: w.Checkbox) -> str:
+    return _element(widget, "div", f"{'☑' if widget.value else '☐'} {escape(widget.description)}")
+
+
+@still.register
+def _(widget: w.Play) -> str:
+    return ""
+
+
+@still.register
 def _(widget: w.Label) -> str:
     return _element(widget, "div", escape(widget.value))
 
