@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from workbench.backbones.backbone import Backbone, load_backbone
 from workbench.claims.statistics import lower_bound
-from workbench.claims.study import Progress, StudyConfig, Trial
+from workbench.claims.study import Progress, StudyConfig, Trial, check_study
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.generate import default_config, generate
@@ -91,22 +91,17 @@ class DistilConfig:
     """How each is trained; one rate throughout, so that every look is the end of a shorter training."""
 
     def __post_init__(self) -> None:
-        for name in ("backbones", "tasks", "starts"):
-            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise WorkbenchError(
-                    f"{name} of a study are {getattr(self, name)}; name each once, and one at least"
-                )
+        check_study(
+            self,
+            ("backbones", "tasks", "starts"),
+            ("tokens", "steps_updates", "test_examples", "asked", "together"),
+        )
         if missing := [start for start in _BEFORE if start not in self.starts]:
             raise WorkbenchError(f"the starts have no {missing[0]}; E9 compares it with the others")
         if len(self.others) < 1:
             raise WorkbenchError(
                 "the starts name posteriors only; add one to compare with, such as vocabulary"
             )
-        if self.seeds < 2:
-            raise WorkbenchError(f"seeds is {self.seeds}; a spread over seeds needs 2 or more")
-        for name in ("tokens", "steps_updates", "test_examples", "asked", "together"):
-            if getattr(self, name) < 1:
-                raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.fit.evaluate_every:
             raise WorkbenchError("E9 draws learning curves; set evaluate_every above 0")
         for name in (self.controlled, *self.others):

@@ -52,6 +52,19 @@ SEVEN = (
 """The priors that claims compare: the paper's that draw without training, random tokens, and one that is far away."""
 
 
+def check_study(study: Any, lists: Sequence[str], counts: Sequence[str] = ()) -> None:
+    """Refuse a study whose lists name something twice or nothing, that has one seed, or whose counts are below 1."""
+    for name in lists:
+        named = getattr(study, name)
+        if not named or len(set(named)) < len(named):
+            raise WorkbenchError(f"{name} of a study are {named}; name each once, and one at least")
+    if study.seeds < 2:
+        raise WorkbenchError(f"seeds is {study.seeds}; a spread over seeds needs 2 or more")
+    for name in counts:
+        if getattr(study, name) < 1:
+            raise WorkbenchError(f"{name} is {getattr(study, name)}; it must be at least 1")
+
+
 @dataclass(frozen=True)
 class StudyConfig:
     """What is trained, and how, before a claim is judged by it."""
@@ -93,16 +106,11 @@ class StudyConfig:
     number by about the learning rate, and what a layer reads is larger than an embedding."""
 
     def __post_init__(self) -> None:
-        for name in ("backbones", "tasks", "places", "priors"):
-            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise WorkbenchError(
-                    f"{name} of a study are {getattr(self, name)}; name each once, and one at least"
-                )
-        if self.seeds < 2:
-            raise WorkbenchError(f"seeds is {self.seeds}; a spread over seeds needs 2 or more")
-        for name in ("tokens", "points", "test_examples", "together"):
-            if getattr(self, name) < 1:
-                raise WorkbenchError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_study(
+            self,
+            ("backbones", "tasks", "places", "priors"),
+            ("tokens", "points", "test_examples", "together"),
+        )
         for name in self.priors:
             self.prior(name)
         for place in self.places:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench.backbones.backbone import load_backbone
-from workbench.claims.study import Progress, layer_of
+from workbench.claims.study import Progress, check_study, layer_of
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.priors import VAE
 from workbench.methods.priors.points import collect
@@ -56,13 +56,7 @@ class VAEsConfig:
     """Steps of each fit."""
 
     def __post_init__(self) -> None:
-        for name in ("backbones", "data", "places", "variants"):
-            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise WorkbenchError(
-                    f"{name} of a study are {getattr(self, name)}; name each once, and one at least"
-                )
-        if self.seeds < 2:
-            raise WorkbenchError(f"seeds is {self.seeds}; a spread over seeds needs 2 or more")
+        check_study(self, ("backbones", "data", "places", "variants"))
         for place in self.places:
             layer_of(place)
         for variant in self.variants:

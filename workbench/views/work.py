@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.analysis.projection import ProjectionConfig, fit_projection
+from workbench.analysis.surroundings import Surroundings
 from workbench.training.config import FitConfig
 from workbench.training.job import Job, JobConfig
 from workbench.training.run import ALIVE, Run
 
 if TYPE_CHECKING:
-    from workbench.backbones.backbone import Backbone
     from workbench.training.cost import Cost
 
 FRAME = "map.safetensors"
@@ -71,21 +71,14 @@ def make_frame(job: Job) -> None:
 
     config = JobConfig.from_json(run.config)
     backbone = shared_backbone(config.backbone, config.device, config.dtype)
-    vocabulary = backbone.vocabulary().float().cpu().numpy()
-    start = run.snapshot(0)["embeddings"]
+    around, start = Surroundings(backbone), run.snapshot(0)["embeddings"]
     frame = fit_projection(
-        np.concatenate([vocabulary, start]),
+        np.concatenate([around.vocabulary, start]),
         ProjectionConfig(most=MOST_ROWS),
-        words=words_of(backbone),
-        parts=(len(vocabulary), len(start)),
+        words=around.words,
+        parts=(len(around.vocabulary), len(start)),
     )
     frame.save(run.path / FRAME)
-
-
-def words_of(backbone: Backbone) -> tuple[str, ...]:
-    """Each row of the embedding matrix as the text that it stands for, without the space before it."""
-    texts = [str(backbone.tokenizer.decode([i])) for i in range(backbone.vocabulary_size)]
-    return tuple(text.strip() or repr(text) for text in texts)
 
 
 def new_path(folder: Path, *names: str) -> Path:
