@@ -30,7 +30,7 @@ export default () => ({
     if (shared.begun) return;
     shared.begun = true;
     const place = URL.createObjectURL(new Blob([model.get("code")], {type: "text/javascript"}));
-    shared.give(import(place).then(module => module.default));
+    shared.give(import(place).then(module => { shared.there = true; return module.default; }));
   },
   render() {},
 });
@@ -42,16 +42,17 @@ WAITS = (
     _SHARED
     + """
 export default () => {
+  const there = shared.there;
   let begun;
   const begin = context => begun ??= shared.code.then(async make => {
     // what was sent while the code was read is applied first: a widget begins with the state that there is then
-    await new Promise(done => setTimeout(done, 250));
+    if (!there) await new Promise(done => setTimeout(done, 250));
     const widget = make();
     await widget.initialize(context);
     return widget;
   });
   return {
-    initialize(context) { begin(context); },
+    async initialize(context) { const done = begin(context); if (there) await done; },
     async render(context) { return (await begin(context)).render(context); },
   };
 };
