@@ -1,4 +1,4 @@
-"""The panel of the first notebook: choose, train, watch, compare. What it shares with other panels is in `panel.py`."""
+"""The panel of the first notebook: choose, train, watch, compare. What it shares with other panels is in `training_panel.py`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from workbench.views.answers import Answers
 from workbench.views.curves import Curves
 from workbench.views.form import Form
 from workbench.views.movement import Movement
-from workbench.views.panel import Panel, bundled
+from workbench.views.panel import bundled
 from workbench.views.status import METRICS
 from workbench.views.theme import Theme
+from workbench.views.training_panel import TrainingPanel
 from workbench.views.work import (
     FRAME,
     Settings,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 TASKS = ("find-person", "second-word", "smaller-number", "comparative", "female-of", "swap-ends")
 
 
-class FirstPrompt(Panel):
+class FirstPrompt(TrainingPanel):
     """A panel that trains a soft prompt and shows it: `FirstPrompt("runs/first_prompt")` as the last line of a cell.
 
     folder: where runs are written; the newest run that lies there is shown at once.

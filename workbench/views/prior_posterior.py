@@ -1,6 +1,6 @@
 """The panel of notebook 02: priors side by side, drawn, trained as one bank, and watched from prior to posterior.
 
-What it shares with other panels is in `panel.py`; the study that it trains is in `study.py`.
+What it shares with other panels is in `training_panel.py`; the study that it trains is in `study.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from workbench.views.curves import Curves
 from workbench.views.drift import Drift
 from workbench.views.form import Form
 from workbench.views.landscape import Landscape
-from workbench.views.panel import ACTIVE, Panel, bundled
+from workbench.views.panel import bundled
 from workbench.views.shift import Shift
 from workbench.views.study import StudySettings, configs_of, cost_of, newest_paths, offered, settings_of
 from workbench.views.theme import Theme
+from workbench.views.training_panel import ACTIVE, TrainingPanel
 from workbench.views.work import new_path
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ STYLE = """
 """
 
 
-class PriorPosterior(Panel):
+class PriorPosterior(TrainingPanel):
     """A panel that trains prompts from several priors at once: `PriorPosterior("runs/priors")` as the last line of a cell.
 
     Args:
