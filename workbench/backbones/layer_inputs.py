@@ -1,6 +1,6 @@
 """What each layer reads, seen and changed from outside: one hook a layer, which does nothing unless asked.
 
-    with reading(edit):                 # edit(layer, hidden) -> hidden, (B, T, width) in and out
+    with reading(edit):                 # edit(layer, hidden) -> hidden, (B, T, width) in and out; what the last one gives, too
         backbone.runner(...)
     with reading(masks=change):         # change(layer, mask or None, hidden) -> the attention mask of that layer
         backbone.runner(...)
@@ -9,7 +9,7 @@
 
 The hooks are put on once, when a backbone is made, and look into a context variable: two jobs in two threads
 on one model do not meet, and outside `reading` the model is what it was. Recurrences of our own
-(`rwkv.forward`) have no hooks and call `edited` and `shown` themselves. It knows no method and no prompt.
+(`rwkv.forward`) have no hooks and call `edited` themselves. It knows no method and no prompt.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from typing import Any
 from torch import Tensor, nn
 
 Edit = Callable[[int, Tensor], Tensor]
-"""(layer from 0, hidden (B, T, width)) to the hidden states that the layer reads instead."""
+"""(layer from 0, hidden (B, T, width)) to the hidden states that the layer reads instead; layer L of L layers is what the last
+one gives, before any norm."""
 
 MaskEdit = Callable[[int, Tensor | None, Tensor], Tensor | None]
 """(layer from 0, what transformers gives it as attention mask, hidden) to the mask that it takes instead."""
 
 Look = Callable[[int, Tensor], None]
-"""(layer from 0, the hidden states that it reads); layer L of L layers is what the last one gives, before any norm."""
+"""(layer from 0, the hidden states that it reads), and what the last layer gives, as in `Edit`."""
 
 _looks: ContextVar[tuple[Look, ...]] = ContextVar("who looks at layers", default=())
 _edits: ContextVar[tuple[Edit, ...]] = ContextVar("layer inputs", default=())
@@ -62,17 +63,12 @@ def seeing(look: Look) -> Iterator[None]:
 
 
 def edited(layer: int, hidden: Tensor) -> Tensor:
-    """What a layer reads now."""
+    """What a layer reads now, shown to whoever looks."""
     for edit in _edits.get():
         hidden = edit(layer, hidden)
-    shown(layer, hidden)
-    return hidden
-
-
-def shown(layer: int, hidden: Tensor) -> None:
-    """Show hidden states to whoever looks."""
     for look in _looks.get():
         look(layer, hidden)
+    return hidden
 
 
 def install(layers: Sequence[nn.Module]) -> None:
@@ -88,11 +84,15 @@ def install(layers: Sequence[nn.Module]) -> None:
             layer.register_forward_pre_hook(_hook(index, place), with_kwargs=True)
 
 
-def _last_hook(count: int) -> Callable[..., None]:
-    """The hook that shows what the last of `count` layers gives."""
+def _last_hook(count: int) -> Callable[..., Any]:
+    """The hook on what the last of `count` layers gives."""
 
-    def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        shown(count, output[0] if isinstance(output, tuple) else output)
+    def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not _edits.get() and not _looks.get():
+            return None
+        if isinstance(output, tuple):
+            return (edited(count, output[0]), *output[1:])
+        return edited(count, output)
 
     hook.of_workbench = True  # type: ignore[attr-defined]
     return hook

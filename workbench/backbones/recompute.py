@@ -17,7 +17,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import torch
@@ -72,7 +72,10 @@ def run(forward: Callable[..., Any], index: int, *args: Any, **kwargs: Any) -> A
     """
     if not (_on.get() and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
-    lock, keeps_cache = _model.get((nullcontext(), True))  # the backward pass has no context variables
+    lock, keeps_cache = _model.get((nullcontext(), True))
+    context = (
+        copy_context()
+    )  # the backward pass has other context variables, and hooks inside the layer read them
     first = [(args, kwargs) if keeps_cache else _before(index, args, kwargs)]
 
     def layer(*args: Any, **kwargs: Any) -> Any:
@@ -81,7 +84,7 @@ def run(forward: Callable[..., Any], index: int, *args: Any, **kwargs: Any) -> A
             return forward(*args, **kwargs)
         args, kwargs = _before(index, args, kwargs)
         with lock:
-            return forward(*args, **kwargs)
+            return context.run(forward, *args, **kwargs)
 
     args, kwargs = _before(index, args, kwargs)
     return checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

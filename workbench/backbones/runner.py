@@ -192,7 +192,6 @@ class RwkvRunner:
             mask[:, -embeddings.shape[1] :],
             cache,
             layer_inputs.edited,
-            layer_inputs.shown,
         )
         if keep is not None:
             hidden = hidden[keep]

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from transformers import RwkvForCausalLM, RwkvModel
 
 from workbench.backbones import recompute
+from workbench.backbones.linear_outputs import reordered
 from workbench.errors import WorkbenchError
 
 EMPTY = -1e38  # the log-scale of a state in which nothing has been read
@@ -319,7 +320,6 @@ def forward(
     attention_mask: Tensor | None = None,
     state: State | None = None,
     edit: Callable[[int, Tensor], Tensor] | None = None,
-    look: Callable[[int, Tensor], None] | None = None,
 ) -> Output:
     """Runs the layers of `model` on embeddings, from `state` (empty where None), without touching either.
 
@@ -328,8 +328,7 @@ def forward(
         attention_mask: (B, T), 0 on pads, which may stand anywhere in a row: what real tokens give, and the state, are
             those of the row without its pads. A pad's own hidden state is finite and means nothing.
         state: of B rows, for example an earlier output's.
-        edit: (layer from 0, hidden (B, T, d)) to what that layer reads instead.
-        look: is given (L, hidden (B, T, d)), what the last layer gives before the final norm.
+        edit: (layer from 0, hidden (B, T, d)) to what that layer reads instead; L is what the last one gives.
     """
     backbone = _backbone(model)
     hidden = inputs_embeds.to(backbone.ln_out.weight.dtype)
@@ -350,16 +349,17 @@ def forward(
             mask, order = mask.sort(dim=1, descending=True, stable=True)
             hidden = _reorder(hidden, order)
     states = []
-    for index, layer in enumerate(backbone.blocks):
-        if edit is not None:  # in the caller's order of positions
-            hidden = edit(index, hidden if order is None else _reorder(hidden, order.argsort(1)))
-            hidden = hidden if order is None else _reorder(hidden, order)
-        hidden, after = recompute.run(block, index, layer, hidden, state.layer(index), mask)
-        states.append(after)
+    with reordered(order):
+        for index, layer in enumerate(backbone.blocks):
+            if edit is not None:  # in the caller's order of positions
+                hidden = edit(index, hidden if order is None else _reorder(hidden, order.argsort(1)))
+                hidden = hidden if order is None else _reorder(hidden, order)
+            hidden, after = recompute.run(block, index, layer, hidden, state.layer(index), mask)
+            states.append(after)
     if order is not None:
         hidden = _reorder(hidden, order.argsort(1))
-    if look is not None:
-        look(len(states), hidden)
+    if edit is not None:
+        hidden = edit(len(states), hidden)
     return Output(backbone.ln_out(hidden), State.stack(states))
 
 

@@ -37,14 +37,15 @@ def test_layers_are_read_and_changed(architecture: str) -> None:
 
     with reading(look):
         assert torch.equal(run(backbone), plain)
-    assert [layer for layer, _ in seen] == list(range(backbone.num_layers))
+    assert [layer for layer, _ in seen] == list(range(backbone.num_layers + 1))  # and what the last one gives
     if architecture not in (
         "gpt2",
         "recurrent_gemma",
     ):  # which add positions, or a factor, behind the embeddings
         assert torch.equal(seen[0][1], backbone.vocabulary()[5:10][None])
-    with reading(lambda layer, hidden: hidden * 1.5 if layer == 1 else hidden):
-        assert float((run(backbone) - plain).abs().max() / plain.abs().max()) > 1e-2
+    for place in (1, backbone.num_layers):
+        with reading(lambda layer, hidden, at=place: hidden + hidden.roll(1, -1) if layer == at else hidden):
+            assert float((run(backbone) - plain).abs().max() / plain.abs().max()) > 1e-2
     assert torch.equal(run(backbone), plain)
 
 
