@@ -19,6 +19,7 @@ from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.layer_inputs import reading
+from workbench.backbones.linear_outputs import Changes, Edit, changed, editing, fold, foldable
 from workbench.backbones.runner import Output
 from workbench.errors import WorkbenchError
 from workbench.methods.injection import NOTHING, Injection
@@ -94,18 +95,29 @@ def answer_logits(
         (N, V) logits and (N,) token ids, N the number of answer tokens, row by row.
     """
     backbone = injection.view or backbone
+    rows, changes = _instructed(backbone, rows, injection)
     s = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
     answers = (s >= rows.answer_start[:, None]) & (s < rows.lengths[:, None])
     targets = rows.ids[answers]
     rows = rows.without_last()  # the last token of a row predicts nothing
     start = make_start(backbone, injection)
     if not backbone.layouts.right_padding:
-        return _one_by_one(backbone, rows, injection, start, keep_answers), targets
+        return _one_by_one(backbone, rows, injection, start, keep_answers, changes), targets
     if share_prefix and _prefix_is_shared(backbone, rows, injection):
         logits = _after_shared_prefix(backbone, rows, injection, start, keep_answers)
     else:
-        logits = _whole_rows(backbone, rows, injection, start, keep_answers)
+        logits = _whole_rows(backbone, rows, injection, start, keep_answers, changes)
     return logits, targets
+
+
+def _instructed(backbone: Backbone, rows: Rows, injection: Injection) -> tuple[Rows, Changes | None]:
+    """The rows as they are then read, and what their instructions make of the weights."""
+    if injection.weight_changes is None:
+        return rows, None
+    changes = injection.weight_changes(rows)
+    if injection.forget:
+        rows = rows.without_instruction(getattr(backbone.tokenizer, "bos_token_id", None))
+    return rows, changes
 
 
 def try_out(backbone: Backbone, injection: Injection) -> None:
@@ -200,7 +212,12 @@ def _after_shared_prefix(
 
 
 def _whole_rows(
-    backbone: Backbone, rows: Rows, injection: Injection, start: Start | None, keep_answers: bool
+    backbone: Backbone,
+    rows: Rows,
+    injection: Injection,
+    start: Start | None,
+    keep_answers: bool,
+    changes: Changes | None = None,
 ) -> Tensor:
     whole = assemble(backbone, injection, rows)
     real = whole.mask
@@ -208,9 +225,15 @@ def _whole_rows(
     # an answer follows the prompt, so its first token stands at answer_start + P and is predicted just before
     keep = (s >= (rows.answer_start + injection.length - 1)[:, None]) & real
     mask, positions, cache = _with_start(backbone, injection, start, real)
-    if keep_answers:
-        return _run(backbone, start, whole.embeddings, mask, positions, cache, keep=keep).logits
-    return _run(backbone, start, whole.embeddings, mask, positions, cache).logits[keep]
+    with editing(*_changing(changes, keep)):
+        if keep_answers:
+            return _run(backbone, start, whole.embeddings, mask, positions, cache, keep=keep).logits
+        return _run(backbone, start, whole.embeddings, mask, positions, cache).logits[keep]
+
+
+def _changing(changes: Changes | None, gate: Tensor | None = None) -> list[Edit]:
+    """The edits by which the weights are changed at the positions of the gate (B, T), or at all; none without changes."""
+    return [] if changes is None else [changed(changes, gate)]
 
 
 def _with_start(
@@ -225,15 +248,32 @@ def _with_start(
 
 
 def _one_by_one(
-    backbone: Backbone, rows: Rows, injection: Injection, start: Start | None, keep_answers: bool
+    backbone: Backbone,
+    rows: Rows,
+    injection: Injection,
+    start: Start | None,
+    keep_answers: bool,
+    changes: Changes | None,
 ) -> Tensor:
     each = torch.arange(len(rows), device=rows.ids.device)
     return torch.cat(
         [
-            _whole_rows(backbone, rows.select(one), injection.select(one), start, keep_answers)
+            _whole_rows(
+                backbone,
+                rows.select(one),
+                injection.select(one),
+                start,
+                keep_answers,
+                _select(changes, one),
+            )
             for one in each.split(1)
         ]
     )
+
+
+def _select(changes: Changes | None, rows: Tensor) -> Changes | None:
+    """The changes of the named rows."""
+    return None if changes is None else {name: change.select(rows) for name, change in changes.items()}
 
 
 def _count(mask: Tensor) -> Tensor:
@@ -277,6 +317,9 @@ class Decoder:
         self, backbone: Backbone, rows: Rows, injection: Injection = NOTHING, watch: Watch | None = None
     ):
         backbone = injection.view or backbone
+        rows, changes = _instructed(backbone, rows, injection)
+        begins = rows.answer_start + injection.length - 1
+        folded = None if changes is None else _folded(backbone, rows, changes)
         whole = assemble(backbone, injection, rows)
         layouts = backbone.layouts
         start = make_start(backbone, injection)
@@ -299,13 +342,21 @@ class Decoder:
         self.groups: list[_CachedRows | _RepeatedRows] = []
         for g in groups:
             embeddings, lengths = whole.embeddings[g, : int(whole.lengths[g].max())], whole.lengths[g]
+            own = _select(changes, g)
+            since = None if changes is None else begins[g]
             if padded or layouts.decoding:
                 part = injection.select(
                     g.to("cpu" if injection.members is None else injection.members.device)
                 )
-                self.groups.append(_CachedRows(backbone, embeddings, lengths, part, start, g.tolist(), watch))
+                self.groups.append(
+                    _CachedRows(
+                        backbone, embeddings, lengths, part, start, g.tolist(), watch, own, since, folded
+                    )
+                )
             else:
-                self.groups.append(_RepeatedRows(backbone, embeddings, lengths, g.tolist(), watch))
+                self.groups.append(
+                    _RepeatedRows(backbone, embeddings, lengths, g.tolist(), watch, own, since)
+                )
         self.rows = [g.tolist() for g in groups]
 
     @property
@@ -336,8 +387,29 @@ class Decoder:
         self.groups, self.rows = kept_groups, kept_rows
 
 
+def _folded(backbone: Backbone, rows: Rows, changes: Changes) -> Backbone | None:
+    """The backbone with the changes in its matrices, where all rows have the same ones; None where they do not.
+
+    A view that shares every tensor but those, and is let go with the decoder.
+    """
+    same = (rows.answer_start == rows.answer_start[0]).all() and (rows.ids == rows.ids[:1]).all()
+    names = [backbone.model.get_submodule(name) for name in changes]
+    if not (bool(same) and backbone.layouts.decoding and all(map(foldable, names))):
+        return None
+    view = backbone.view()
+    fold(
+        view.model,
+        {name: change.select(torch.tensor([0], device=rows.ids.device)) for name, change in changes.items()},
+    )
+    return view
+
+
 class _CachedRows:
-    """Rows over one cache, padded on the left, behind the start if there is one."""
+    """Rows over one cache, padded on the left, behind the start if there is one.
+
+    With changes (a change for each row) the weights are changed from the place `begins` (B,) on; `folded` is the backbone with
+    all of them in its weights, which what is fed is then read by.
+    """
 
     def __init__(
         self,
@@ -348,8 +420,12 @@ class _CachedRows:
         start: Start | None,
         numbers: list[int],
         watch: Watch | None,
+        changes: Changes | None = None,
+        begins: Tensor | None = None,
+        folded: Backbone | None = None,
     ):
         self.backbone, self.start, self.numbers, self.watch = backbone, start, numbers, watch
+        self.changes, self.begins = changes, begins
         size = embeddings.shape[1]
         s = torch.arange(size, device=lengths.device)[None]
         shift = (size - lengths)[:, None]
@@ -361,22 +437,27 @@ class _CachedRows:
         for first, end in pairwise([0, *ends, size]):
             self.mask = mask[:, : mask.shape[1] - size + end]
             self._run(embeddings[:, first:end], positions[:, first:end], places[:, first:end])
+        self.begins = None  # all that is fed comes later
+        if folded is not None:
+            self.backbone, self.changes = folded, None
 
     def _run(self, embeddings: Tensor, positions: Tensor, places: Tensor) -> None:
         last = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         last[:, -1] = True
+        edits = _changing(self.changes, None if self.begins is None else places >= self.begins[:, None])
 
         def model(keep: Tensor) -> Output:
-            return _run(
-                self.backbone,
-                self.start,
-                embeddings,
-                self.mask,
-                positions,
-                self.cache,
-                use_cache=True,
-                keep=keep,
-            )
+            with editing(*edits):
+                return _run(
+                    self.backbone,
+                    self.start,
+                    embeddings,
+                    self.mask,
+                    positions,
+                    self.cache,
+                    use_cache=True,
+                    keep=keep,
+                )
 
         self.logits, self.cache = _seen(self.watch, self.numbers, places, last, model)
 
@@ -387,6 +468,7 @@ class _CachedRows:
 
     def select(self, rows: Tensor) -> None:
         self.mask, self.logits = self.mask[rows], self.logits[rows]
+        self.changes = _select(self.changes, rows)
         self.next_position, self.next_place = self.next_position[rows], self.next_place[rows]
         self.numbers = [self.numbers[row] for row in rows.tolist()]
         self.cache = self.backbone.runner.select(self.cache, rows)
@@ -402,9 +484,12 @@ class _RepeatedRows:
         lengths: Tensor,
         numbers: list[int],
         watch: Watch | None,
+        changes: Changes | None = None,
+        begins: Tensor | None = None,
     ):
         self.backbone, self.embeddings, self.lengths = backbone, embeddings, lengths
         self.numbers, self.watch = numbers, watch
+        self.changes, self.begins = changes, begins
         self._run()
 
     def _run(self) -> None:
@@ -412,9 +497,17 @@ class _RepeatedRows:
         s = torch.arange(mask.shape[1], device=mask.device)[None]
         last, places = s == (self.lengths - 1)[:, None], torch.where(mask, s, -1)
 
+        gate = None if self.begins is None else places >= self.begins[:, None]
+
         def logits(part: tuple[slice, slice]) -> Tensor:
+            rows = torch.arange(len(mask), device=mask.device)[part[0]]
+            edits = _changing(_select(self.changes, rows), None if gate is None else gate[part])
+
             def model(keep: Tensor) -> Output:
-                return self.backbone.runner(self.embeddings[part], mask[part], _count(mask[part]), keep=keep)
+                with editing(*edits):
+                    return self.backbone.runner(
+                        self.embeddings[part], mask[part], _count(mask[part]), keep=keep
+                    )
 
             return _seen(self.watch, self.numbers[part[0]], places[part], last[part], model).logits
 
@@ -437,6 +530,8 @@ class _RepeatedRows:
             self.lengths[rows],
             self.logits[rows],
         )
+        self.changes = _select(self.changes, rows)
+        self.begins = None if self.begins is None else self.begins[rows]
         self.numbers = [self.numbers[row] for row in rows.tolist()]
 
 

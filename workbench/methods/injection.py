@@ -8,14 +8,16 @@ every method that uses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from workbench.backbones.linear_outputs import Changes
 from workbench.errors import WorkbenchError
+from workbench.methods.rows import Rows
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -30,6 +32,10 @@ class Injection:
     keys_values: for each layer (keys, values), each (K, heads, P, head size), as a cache holds them: before all else.
     state: what a recurrent backbone remembers before the first token, a cache of K rows.
     view: the same backbone with other weights (a low-rank change, say), sharing all that is unchanged; K is 1.
+    weight_changes: of B rows, what each row's instruction makes of the weights: a change for each of them, see `linear_outputs`,
+        whose hooks are in `view`. The instruction but for its last token is read under the weights as they are, its last token
+        and all that follows under the changed ones. What stands from `answer_start` on is not looked at; K is 1.
+    forget: whether, with weight changes, the instruction but for its last token is then left out of what the model reads.
     members: (B,) which of the K each row takes; None where K is 1.
     """
 
@@ -39,6 +45,8 @@ class Injection:
     keys_values: Sequence[KeysValues] | None = None
     state: Any = None
     view: Any = None
+    weight_changes: Callable[[Rows], Changes] | None = None
+    forget: bool = False
     members: Tensor | None = None
 
     @property
@@ -66,6 +74,7 @@ class Injection:
             [tuple(k.shape[1:]) for k, _ in self.keys_values or ()],
             self.state is None,
             self.view is None,
+            self.weight_changes is None,
         )
 
     def select(self, rows: Tensor) -> Injection:
@@ -110,6 +119,5 @@ def join(injections: Sequence[Injection], members: Tensor) -> Injection:
         type(first.state)(*(torch.cat(parts, 1) for parts in zip(*(i.state for i in injections), strict=True)))
         if first.state is not None
         else None,
-        None,
-        members,
+        members=members,
     )  # fmt: skip

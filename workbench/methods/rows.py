@@ -56,6 +56,16 @@ class Rows:
         """The rows without the last token of each: what a model has to read to predict every token after the first."""
         return Rows(self.ids[:, :-1], self.lengths - 1, self.answer_start, self.prompt_at)
 
+    def without_instruction(self, first: int | None) -> Rows:
+        """The rows from the last token of their instruction on, behind their first token where that is `first`."""
+        kept = int(first is not None and bool((self.ids[:, 0] == first).all()))
+        gone = (self.answer_start - 1 - kept).clamp(min=0)
+        s = torch.arange(self.ids.shape[1] - int(gone.min()), device=self.ids.device)[None]
+        source = torch.where(s < kept, s, s + gone[:, None]).clamp(max=self.ids.shape[1] - 1)
+        return Rows(
+            self.ids.gather(1, source), self.lengths - gone, self.answer_start - gone, 0 * self.prompt_at
+        )
+
     def select(self, rows: Tensor) -> Rows:
         """The named rows, cut to the longest of them."""
         longest = int(self.lengths[rows].max())

@@ -1,0 +1,274 @@
+"""ProSG, prompt synthetic gradients: a prompt written into the weights for the length of one generation (arXiv 2311.01981).
+
+Holds the method only. The paper gives the idea (what an RNN-like model remembers of a prompt becomes a low-rank gradient of its
+weights) and neither code nor sizes; what it leaves open is a field of the configuration, and ours. A prompt but for its last
+token is read under the weights W; that token and all that follows under W + ΔW, each row its own ΔW. Where the factors of ΔW
+come from is the source:
+
+    error       nothing is trained: the error of the prompt's own next tokens at the residual stream, handed to every writer
+    tokens      a learnt correction of it, token by token
+    state       the state after the prompt, and nothing else: the paper's own words; recurrent backbones only
+    gradient    the true gradient of the prompt's loss, which costs a backward pass: what the others stand for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from workbench.backbones.backbone import Backbone
+from workbench.backbones.linear_outputs import Changes, LowRank, install
+from workbench.backbones.writers import Writer, find_writers
+from workbench.errors import WorkbenchError, unknown
+from workbench.methods.injection import Injection
+from workbench.methods.method import Method
+from workbench.methods.prompt_gradient import (
+    cosine,
+    cut,
+    read_prompts,
+    singular_values,
+    true_gradient,
+)
+from workbench.methods.rows import Rows
+from workbench.methods.synthesisers import StateSynthesiser, TokenSynthesiser, error_change
+
+Source = Literal["tokens", "state", "error", "gradient"]
+
+
+@dataclass(frozen=True)
+class SyntheticGradientConfig:
+    """What a synthetic gradient is before it is trained."""
+
+    source: Source = "tokens"
+    """Where a change comes from: "tokens", "state" (both are trained), "error" or "gradient" (nothing is trained)."""
+    rank: int = 0
+    """The rank to which each change is cut; 0 leaves as many as the prompt has tokens. A change from the state has this rank
+    by itself (0: 4)."""
+    step_size: float = 0.1
+    """η, by which errors are multiplied; "tokens" trains it from there on, for each matrix."""
+    steps: int = 1
+    """Steps down the prompt's loss, of the source "gradient"."""
+    hidden: int = 64
+    """Width of the synthesiser's hidden layer."""
+    alpha: float = 1.0
+    """A change from the state is alpha / rank times the product of its factors."""
+    layers: tuple[int, ...] = ()
+    """Blocks whose matrices are changed, from 0; -1 is the last. None named: all."""
+    matrices: tuple[str, ...] = ()
+    """Which of a block's matrices that write into the residual stream, by the end of their names: "attention.output",
+    "down_proj". None named: all."""
+    match_steps: int = 0
+    """So many updates first match the true gradient of the prompt, by the cosine, before the response is learnt."""
+    forget: bool = False
+    """Leave the prompt out of what is read from its last token on, so that the weights alone hold it."""
+    seed: int = 0
+    """Seed of the synthesiser's start."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "matrices"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives a list
+        if self.source not in get_args(Source):
+            raise unknown("source of a synthetic gradient", self.source, get_args(Source))
+        if self.rank < 0 or self.steps < 1 or self.hidden < 1 or self.match_steps < 0:
+            raise WorkbenchError("rank and match_steps must be 0 or more, steps and hidden at least 1")
+        if not (self.step_size > 0 and self.alpha > 0):
+            raise WorkbenchError("step_size and alpha must be above 0; what is 0 lets no change through")
+
+
+class SyntheticGradient(Method):
+    """Each row's prompt as a change of the weights that the rest of the row is read under.
+
+    >>> method = wb.SyntheticGradient(wb.load_backbone("tiny-rwkv"), source="error")
+    >>> wb.generate(backbone, ["write a story . hero : tom . begin :"], method=method)
+
+    Sources "error", "tokens" and "gradient" need no state, and serve attention backbones as well.
+
+    Args:
+        backbone: the model whose matrices are changed, in a view of it; itself it stays as it is.
+        config: a whole configuration, or the fields of one as keywords, see `SyntheticGradientConfig`.
+
+    Attributes:
+        writers: the matrices that are changed, see `backbones/writers.py`.
+        view: the backbone with hooks that add a row's change.
+        strength: by what every change is multiplied, 1.0; may be set, to sweep it.
+
+    Raises:
+        WorkbenchError: layers or matrices that the backbone does not have, a rank larger than a matrix, or the source "state" on
+            a backbone without one.
+    """
+
+    kind = "synthetic-gradient"
+    Config = SyntheticGradientConfig
+
+    def __init__(self, backbone: Backbone, config: SyntheticGradientConfig | None = None, **fields: Any):
+        config = config or SyntheticGradientConfig(**fields)
+        super().__init__(backbone, config)
+        self.writers = _choose(backbone, config)
+        self.view = backbone.view()
+        install(
+            self.view.model,
+            [*(w.name for w in self.writers), *(w.gate for w in self.writers if w.gate is not None)],
+        )
+        self.strength = 1.0
+        self._measured: dict[str, Tensor] = {}
+        self.synthesisers = nn.ModuleList()
+        dice = torch.Generator().manual_seed(config.seed)
+        if config.source == "tokens":
+            unit = _size_of_errors(self.view, self.writers)
+            self.synthesisers.extend(
+                TokenSynthesiser(w, backbone.width, config.hidden, config.step_size, unit, dice)
+                for w in self.writers
+            )
+        elif config.source == "state":
+            from workbench.backbones.states import state_sizes
+
+            sizes = state_sizes(backbone)
+            layers = [at for at in dict.fromkeys(w.layer for w in self.writers) if at in sizes]
+            self.writers = tuple(w for w in self.writers if w.layer in layers)
+            self.synthesisers.extend(
+                StateSynthesiser(
+                    [w for w in self.writers if w.layer == at],
+                    backbone.width,
+                    sizes[at],
+                    config.hidden,
+                    config.rank or 4,
+                    config.alpha,
+                    dice,
+                )
+                for at in layers
+            )
+        if backbone.dtype == torch.float64:
+            self.double()
+        self.to(backbone.device)
+
+    def injection(self) -> Injection:
+        """The view, and what it makes of each row's prompt."""
+        return Injection(view=self.view, weight_changes=self.changes, forget=self.config.forget)
+
+    def changes(self, rows: Rows) -> Changes:
+        """What each row's prompt makes of every writer's matrix: (B, out, r) and (B, r, in). Reads no answer.
+
+        Differentiable in what is trained, and in nothing else.
+        """
+        config = self.config
+        made: Mapping[str, LowRank]
+        if config.source == "gradient":
+            made = true_gradient(self.view, self.writers, rows, config.step_size, config.steps)
+        elif config.source == "state":
+            from workbench.backbones.states import end_states
+
+            layers = [module.writers[0].layer for module in self.synthesisers]  # type: ignore[union-attr, index]
+            states = end_states(self.view, rows, layers)
+            made = {}
+            for at, module in zip(layers, self.synthesisers, strict=True):
+                made |= module(states[at])
+        else:
+            reading = read_prompts(self.view, self.writers, rows)
+            if config.source == "error":
+                made = {w.name: error_change(reading, w, config.step_size) for w in self.writers}
+            else:
+                made = {
+                    w.name: module(reading) for w, module in zip(self.writers, self.synthesisers, strict=True)
+                }
+        rank = config.rank if config.source != "state" else 0
+        return {name: _times(cut(change, rank), self.strength) for name, change in made.items()}
+
+    def objective(self, rows: Rows, done: int) -> Tensor | None:
+        """While the true gradient is matched: the mean over rows and matrices of 1 - cosine to it."""
+        if done >= self.config.match_steps:
+            return None
+        made = self.changes(rows)
+        true = true_gradient(self.view, self.writers, rows)
+        return 1 - torch.stack([cosine(made[w.name], true[w.name]).mean() for w in self.writers]).mean()
+
+    @torch.no_grad()
+    def measure(self, rows: Rows) -> dict[str, float]:
+        """The cosine between each matrix's change and the true gradient step, mean of rows; and the highest that the rank allows."""
+        made, true = self.changes(rows), true_gradient(self.view, self.writers, rows)
+        found: dict[str, float] = {}
+        for writer in self.writers:
+            found[f"cosine {writer.place}"] = float(cosine(made[writer.name], true[writer.name]).mean())
+        rank = self.config.rank or (4 if self.config.source == "state" else 0)
+        if rank:
+            for writer in self.writers:
+                squares = singular_values(true[writer.name]).square()
+                share = squares[:, :rank].sum(1) / squares.sum(1).clamp(min=1e-30)
+                found[f"highest cosine {writer.place}"] = float(share.sqrt().mean())
+        return found
+
+    @torch.no_grad()
+    def snapshot(self) -> dict[str, Tensor]:
+        """Of the source "tokens" `step_size` (writers,), and the size of each `correction`; of "state" that of each `up`."""
+        if self.config.source == "tokens":
+            return {
+                "step_size": torch.stack([m.log_step.exp() for m in self.synthesisers]).cpu(),  # type: ignore[union-attr, operator]
+                "correction": torch.stack([m.out.norm() for m in self.synthesisers]).cpu(),  # type: ignore[union-attr, operator]
+                "keys": torch.stack([m.keys.norm() for m in self.synthesisers]).cpu(),  # type: ignore[union-attr, operator]
+            }
+        return (
+            {"up": torch.stack([p.norm() for m in self.synthesisers for p in m.ups]).cpu()}
+            if self.synthesisers
+            else {}
+        )  # type: ignore[union-attr]
+
+    @property
+    def prompt_length(self) -> int:
+        """0: a change of weights takes no position."""
+        return 0
+
+
+def _times(change: LowRank, by: float) -> LowRank:
+    return change if by == 1 else LowRank(by * change.up, change.down)
+
+
+def _choose(backbone: Backbone, config: SyntheticGradientConfig) -> tuple[Writer, ...]:
+    """The writers that the configuration names."""
+    known = find_writers(backbone)
+    if not known:
+        raise WorkbenchError(
+            f"no matrix of {backbone.name} ({type(backbone.model).__name__}) writes into its residual stream as it is (a norm "
+            "stands between), so an error there cannot be handed to one; use a backbone whose blocks end in a plain sum"
+        )
+    layers = []
+    for layer in config.layers or range(backbone.num_layers):
+        if not -backbone.num_layers <= layer < backbone.num_layers:
+            raise WorkbenchError(
+                f"{backbone.name} has no layer {layer}; it has {backbone.num_layers}, from 0"
+            )
+        layers.append(layer % backbone.num_layers)
+    ends = sorted({w.within for w in known})
+    for name in config.matrices:
+        if not any(within == name or within.endswith(f".{name}") for within in ends):
+            raise unknown(f"matrix of {backbone.name} that writes into the residual stream", name, ends)
+
+    def named(writer: Writer) -> bool:
+        return not config.matrices or any(
+            writer.within == name or writer.within.endswith(f".{name}") for name in config.matrices
+        )
+
+    chosen = tuple(w for w in known if w.layer in layers and named(w))
+    if not chosen:
+        raise WorkbenchError(
+            f"layers {list(config.layers)} of {backbone.name} have none of {list(config.matrices)}"
+        )
+    for writer in chosen:
+        side = min(writer.inputs, backbone.width)
+        if config.rank > side:
+            raise WorkbenchError(
+                f"rank {config.rank} is larger than the matrix {writer.place} of {backbone.name} allows, {side}; give a smaller rank"
+            )
+    return chosen
+
+
+@torch.no_grad()
+def _size_of_errors(view: Backbone, writers: Sequence[Writer]) -> float:
+    """The root mean square of an error's numbers on tokens thrown by fixed dice."""
+    dice = torch.Generator().manual_seed(0)
+    ids = torch.randint(view.vocabulary_size, (4, 32), generator=dice).to(view.device)
+    lengths = torch.full((4,), 32, device=view.device)
+    reading = read_prompts(view, writers, Rows(ids, lengths, lengths, 0 * lengths))
+    return float(reading.error.square().mean().sqrt())
