@@ -329,6 +329,7 @@ def fit_projection(
     cache: Path | None = None,
     words: Sequence[str] | None = None,
     parts: Sequence[int] | None = None,
+    after: Projection | None = None,
 ) -> Projection:
     """Fits a map to (n, d) vectors, or takes it from the cache.
 
@@ -341,12 +342,16 @@ def fit_projection(
         words: texts of the first rows, such as the vocabulary's before the prompts'; the rest have none.
         parts: how many rows belong to each part (vocabulary, prior, …), in order. Large parts are thinned first: twenty
             vectors of a prior stay whole beside 100,000 words.
+        after: a map of the same rows in another space, such as the layer before. UMAP starts from its places instead of
+            PCA's, so that where each group lies stays as it was; `align` then turns the one to the other. PCA leaves
+            nothing to chance, and t-SNE shrinks its start so much that it forgot a map more often than not.
 
     The sign of each PCA axis is fixed (its largest entry is positive); UMAP and t-SNE start from PCA (Kobak and
     Linderman 2021), so two fits look the same way round. UMAP is seeded, for which its layout gives up all threads but one.
 
     Raises:
-        WorkbenchError: rows that are no table, not finite, all the same, or too few or too narrow for the map.
+        WorkbenchError: rows that are no table, not finite, all the same, or too few or too narrow for the map; or a map
+            to start from that has other rows.
     """
     config = config or ProjectionConfig()
     given = _checked(vectors, config)
@@ -357,7 +362,10 @@ def fit_projection(
         )
     if words is not None and len(words) > len(given):
         raise WorkbenchError(f"{len(words)} words were given for {len(given)} rows; give at most one a row")
+    start = after if config.kind == "umap" else None
     whole = _whole_key(given, config, key, sizes)
+    if start is not None:
+        whole["after"] = _digest(start.key)
     file = None if cache is None else Path(cache) / f"{config.kind}-{_digest(whole)}.safetensors"
     kept = _thinned(sizes, config)
     texts = () if words is None else tuple(words[i] if i < len(words) else "" for i in kept)
@@ -368,7 +376,13 @@ def fit_projection(
                 return replace(found, config=config, words=texts)
         except WorkbenchError:
             pass  # damaged, or of another version
-    made = replace(_fit(given, config, kept, sizes, whole), words=texts)
+    if start is not None and not (
+        np.array_equal(start.kept, kept) and start.points.shape[1] == config.dimensions
+    ):
+        raise WorkbenchError(
+            "a map can start from one of the same rows and dimensions only; fit both to the same rows"
+        )
+    made = replace(_fit(given, config, kept, sizes, whole, start), words=texts)
     if file is not None:
         made.save(file, vectors=False)  # the caller has them, and the key holds that they are the same
     return made
@@ -468,7 +482,12 @@ def _digest(key: Mapping[str, Any]) -> str:
 
 
 def _fit(
-    given: Floats, config: ProjectionConfig, kept: Ints, sizes: tuple[int, ...], key: Mapping[str, Any]
+    given: Floats,
+    config: ProjectionConfig,
+    kept: Ints,
+    sizes: tuple[int, ...],
+    key: Mapping[str, Any],
+    start: Projection | None,
 ) -> Projection:
     rows = given if len(kept) == len(given) else given[kept]
     count, width = rows.shape
@@ -488,7 +507,9 @@ def _fit(
         if config.kind == "umap" and count <= config.neighbours:
             said.append(f"{count - 1} neighbours, all that there are")
         points = (_umap if config.kind == "umap" else _tsne)(
-            main if reduced else np.asarray(rows - mean, np.float32), main[:, : config.dimensions], config
+            main if reduced else np.asarray(rows - mean, np.float32),
+            main[:, : config.dimensions] if start is None else start.points,
+            config,
         )
     spacing, limit = _spacing(rows, config.seed)
     return Projection(

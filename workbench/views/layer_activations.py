@@ -18,13 +18,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.analysis.projection import Projection, ProjectionConfig, align, fit_projection
+from workbench.analysis.frames import Frames
+from workbench.analysis.projection import Projection, ProjectionConfig
 from workbench.analysis.reference import Reference
 from workbench.analysis.surroundings import Surroundings
 from workbench.errors import WorkbenchError
 from workbench.views.bands import COLOURS, WIDE, colour_of
 from workbench.views.cloud import outline
-from workbench.views.maps import head, lines, model, spans
+from workbench.views.maps import head, lines, model, place_name, spans
 from workbench.views.theme import INK, Theme, empty_note, heading, template
 from workbench.views.view import View
 
@@ -88,23 +89,20 @@ class LayerActivations(View):
     @cached_property
     def frames(self) -> dict[int, Projection]:
         """Layer to its map; a part of the map's rows for each task."""
-        found: dict[int, Projection] = {}
-        if self.backbone is None or not self.tasks:
-            return found
-        for layer in self.layers:
-            around = Surroundings(self.backbone, f"layer {layer}")
-            parts = [around.activations(task, self.points, self.seed) for task in self.tasks]
-            named = {"backbone": self.backbone.name, "place": around.place, "tasks": list(self.tasks)}
-            frame = fit_projection(
-                np.concatenate(parts),
-                self.projection,
-                key=named,
-                cache=self.cache,
-                parts=[len(p) for p in parts],
-            )
-            before = list(found.values())
-            found[layer] = align(frame, before[-1]) if before else frame
-        return found
+        backbone = self.backbone
+        if backbone is None or not self.tasks or not self.layers:
+            return {}
+        around = [Surroundings(backbone, place_name(layer)) for layer in self.layers]
+        parts = {
+            there.place: [there.activations(task, self.points, self.seed) for task in self.tasks]
+            for there in around
+        }
+        sizes = [len(part) for part in parts[around[0].place]]
+        named = {"backbone": backbone.name, "tasks": list(self.tasks)}
+        found = Frames(
+            list(parts), lambda place: np.concatenate(parts[place]), self.projection, named, self.cache, sizes
+        )
+        return dict(zip(self.layers, found.values(), strict=True))
 
     @cached_property
     def kept_together(self) -> dict[int, float]:
