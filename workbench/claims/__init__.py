@@ -11,29 +11,40 @@ space.py            where vectors lie among a backbone's tokens
 domains.py          two domains in one space, and what lies between them
 vaes.py             the VAEs that a claim is tried on
 distilling.py       the prompts that a chain of thought is distilled into
+answer_paths.py     answers as paths, beside walks at random behind the same questions
+task_clusters.py    texts of several tasks, read as they are and as controls read them
+kept.py             numbers that took a while, found again
 e1.py …             one claim each (arXiv 2412.18582)
 """
 
+from workbench.claims.answer_paths import PathsConfig
 from workbench.claims.claim import CLAIMS, Claim, reproduce
 from workbench.claims.distilling import DistilConfig
 from workbench.claims.e1 import PriorDecides
 from workbench.claims.e2 import QualityIsTheSame
 from workbench.claims.e3 import FarRegionsWork
 from workbench.claims.e4 import DistantTakesLonger
+from workbench.claims.e5 import PathsAreNotLocal
+from workbench.claims.e6 import DistantApartCloseTogether
 from workbench.claims.e7 import InterpolatedStayAndWork
 from workbench.claims.e8 import VAECollapses
 from workbench.claims.e9 import PosteriorDistils
 from workbench.claims.rule import Rule, load_rule
 from workbench.claims.study import StudyConfig
+from workbench.claims.task_clusters import ClustersConfig
 from workbench.claims.vaes import VAEsConfig
 
 __all__ = [
     "CLAIMS",
     "Claim",
+    "ClustersConfig",
+    "DistantApartCloseTogether",
     "DistantTakesLonger",
     "DistilConfig",
     "FarRegionsWork",
     "InterpolatedStayAndWork",
+    "PathsAreNotLocal",
+    "PathsConfig",
     "PosteriorDistils",
     "PriorDecides",
     "QualityIsTheSame",

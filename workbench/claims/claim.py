@@ -21,7 +21,6 @@ Knows no claim by name; they put themselves into `CLAIMS`.
 from __future__ import annotations
 
 import importlib.util
-import math
 import platform
 import subprocess
 import time
@@ -31,9 +30,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
 import workbench
+from workbench.claims.kept import plain
 from workbench.claims.rule import RULES, load_rule
 from workbench.claims.statistics import Estimate, weakest
 from workbench.claims.study import Progress, StudyConfig, run_study
@@ -234,7 +232,7 @@ def reproduce(
     }
     if overall := claim.overall(cells, config):
         evidence["overall"] = overall
-    evidence = _plain(evidence)
+    evidence = plain(evidence)
     with plain_errors(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
         write_json(Path(out) / f"{name}.json", evidence)
@@ -271,14 +269,3 @@ def _code() -> str | None:
     except OSError:
         return None
     return done.stdout.strip() or None
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: no NumPy, and null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

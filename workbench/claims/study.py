@@ -285,11 +285,12 @@ def _of_prior(trials: Sequence[Trial]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Progress:
-    """Updates of single prompts: done in this go, and left; and the cell at hand."""
+    """Updates of single prompts, or what else `unit` says: done in this go, and left; and the cell at hand."""
 
     done: int
     left: int
     where: str
+    unit: str = "update"
 
 
 def run_study(

@@ -1,17 +1,13 @@
 """The VAEs that a claim is tried on: every backbone, data set, place, variant and seed, each fitted and measured.
 
-    runs/evidence/vae/tiny-llama/reading/layer 2/sum-3-5c0a11de.json     what one said of itself, and its seconds
-
-As in study.py, the name's last part stands for everything that the fit depends on, and an interrupted study goes on
-where it was. Trains no prompt, judges nothing.
+What each said of itself is kept (`kept.py`), so an interrupted study goes on where it was. Trains no prompt, judges
+nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,12 +18,12 @@ import torch
 from torch import Tensor
 
 from workbench.backbones.backbone import load_backbone
+from workbench.claims.kept import Kept, keep
 from workbench.claims.study import Progress, check_study, layer_of
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.priors import VAE
 from workbench.methods.priors.points import collect
 from workbench.methods.priors.vae import Decoded
-from workbench.training.run import write_json
 
 DEFAULT, FORCED = "default", "kl-10000"
 _SAID = ("variance_kept", "variance_explained", "active_units", "kl")
@@ -107,34 +103,24 @@ class VAEsConfig:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One fitted VAE.
-
-    prior: the variant's name. facts: what it said of itself (`Decoded.facts`), None for what is not finite, and
-    `linear`, the share of its points' variance that their first principal axes hold, as many as the latent is wide.
-    """
-
-    prior: str
-    seed: int
-    facts: dict[str, Any]
-    seconds: float
-
-
-@dataclass(frozen=True)
 class VAECell:
-    """All VAEs of one backbone, data set and place."""
+    """All VAEs of one backbone, data set and place.
+
+    Of a trial, the prior is the variant's name; facts are what the VAE said of itself (`Decoded.facts`) and `linear`,
+    the share of its points' variance that their first principal axes hold, as many as the latent is wide.
+    """
 
     backbone: str
     data: str
     place: str
-    trials: tuple[Fit, ...]
+    trials: tuple[Kept, ...]
     device: str
 
     @property
     def name(self) -> str:
         return f"{self.backbone}/{self.data}/{self.place}"
 
-    def of(self, variant: str) -> list[Fit]:
+    def of(self, variant: str) -> list[Kept]:
         """One variant's fits, by seed."""
         return sorted((fit for fit in self.trials if fit.prior == variant), key=lambda fit: fit.seed)
 
@@ -157,7 +143,7 @@ class VAECell:
             },
         }
 
-    def told(self, trial: Fit) -> dict[str, Any]:
+    def told(self, trial: Kept) -> dict[str, Any]:
         """The numbers of one fit."""
         return {
             "backbone": self.backbone,
@@ -183,7 +169,7 @@ def run_vaes(
         for data in config.data:
             for place in config.places:
                 home = Path(folder) / "vae" / backbone.name.replace("/", "_") / data / place
-                fits: list[Fit] = []
+                fits: list[Kept] = []
                 for seed in config.numbers:
                     points = collect(backbone, layer_of(place), data, config.points, seed)
                     for variant in config.variants:
@@ -194,19 +180,16 @@ def run_vaes(
                 yield VAECell(backbone.name, data, place, tuple(fits), str(backbone.device))
 
 
-def _fit(vae: VAE, variant: str, points: Tensor, home: Path) -> tuple[Fit, bool]:
+def _fit(vae: VAE, variant: str, points: Tensor, home: Path) -> tuple[Kept, bool]:
     """A fit, kept or new, and whether it is new."""
     depends = json.dumps(vae.describe(), sort_keys=True).encode() + points.numpy().tobytes()
-    path = home / f"{variant}-{vae.seed}-{hashlib.sha256(depends).hexdigest()[:8]}.json"
-    new = not path.is_file()
-    if new:
-        started = time.perf_counter()
-        facts = Decoded(vae, None, points).facts | {"linear": _linear(points, vae.latent)}
-        plain = {k: v if math.isfinite(v) else None for k, v in facts.items()}
-        home.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"facts": plain, "seconds": time.perf_counter() - started})
-    kept = json.loads(path.read_text())
-    return Fit(variant, vae.seed, kept["facts"], kept["seconds"]), new
+    return keep(
+        home,
+        variant,
+        vae.seed,
+        depends,
+        lambda: Decoded(vae, None, points).facts | {"linear": _linear(points, vae.latent)},
+    )
 
 
 def _linear(points: Tensor, axes: int) -> float:

@@ -129,7 +129,7 @@ def _numbers(facts: dict[str, Any]) -> tuple[str, str, str]:
 
 @contextmanager
 def _bar() -> Iterator[Any]:
-    """A bar over updates of single prompts, on stderr, with the time that is left."""
+    """A bar over what is done of a study, on stderr, with the time that is left."""
     from tqdm import tqdm
 
     live = sys.stderr.isatty()
@@ -138,7 +138,7 @@ def _bar() -> Iterator[Any]:
     def report(progress: Progress) -> None:
         if not bars:  # there is something to show
             bars.append(
-                tqdm(unit="update", file=sys.stderr, dynamic_ncols=live, mininterval=0.1 if live else 10)
+                tqdm(unit=progress.unit, file=sys.stderr, dynamic_ncols=live, mininterval=0.1 if live else 10)
             )
         (bar,) = bars
         bar.total = progress.done + progress.left

@@ -19,10 +19,11 @@ from workbench import cli, load_backbone
 from workbench.claims import CLAIMS, VAEsConfig, e7, reproduce, vaes
 from workbench.claims.claim import Measured
 from workbench.claims.domains import Domains, Segment
+from workbench.claims.kept import Kept
 from workbench.claims.rule import FAILS, HOLDS, RULES, UNDECIDED, load_rule
 from workbench.claims.space import Space
 from workbench.claims.study import Cell, StudyConfig, Trial, run_study
-from workbench.claims.vaes import DEFAULT, FORCED, Fit, VAECell, run_vaes
+from workbench.claims.vaes import DEFAULT, FORCED, VAECell, run_vaes
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.priors.normal import Normal
@@ -269,7 +270,7 @@ def test_what_a_latent_could_hold_is_what_pca_holds() -> None:
 def made_up(kept: dict[str, list[float | None]]) -> VAECell:
     """A cell of fits that kept so much of the variance, a number a seed."""
     fits = [
-        Fit(variant, seed, {"variance_kept": v, "collapsed": v is not None and v < 0.1, "variance_explained": 0.5,
+        Kept(variant, seed, {"variance_kept": v, "collapsed": v is not None and v < 0.1, "variance_explained": 0.5,
                             "active_units": 3, "kl": 1.0, "linear": 0.6}, 1.0)
         for variant, values in kept.items()
         for seed, v in enumerate(values)
