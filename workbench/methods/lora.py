@@ -182,6 +182,12 @@ def _inject(backbone: Backbone, places: Mapping[str, str], config: LoRAConfig) -
     except (ValueError, NotImplementedError, ImportError) as error:
         text = " ".join(str(error).split())
         raise WorkbenchError(f"PEFT cannot change {backbone.name} there: {text[:240]}") from error
+    untouched = [name for name in places.values() if not hasattr(view.model.get_submodule(name), "lora_A")]
+    if untouched:  # it takes some names for a mixture's experts wherever they stand, as in Qwen3-Next
+        raise WorkbenchError(
+            f"PEFT changes something else in {backbone.name} ({type(backbone.model).__name__}) than {untouched[0]}; leave "
+            "it out of the targets"
+        )
     view.model.eval()
     for factor in (factor for pair in _factors(view, places).values() for factor in pair):
         if factor.dtype.itemsize < 4:  # small steps would be lost in bfloat16

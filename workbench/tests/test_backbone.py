@@ -24,6 +24,7 @@ KINDS = {
     "mamba2": "recurrent",
     "recurrent_gemma": "hybrid",
     "falcon_h1": "hybrid",
+    "qwen3_next": "hybrid",
 }
 
 
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
 def test_backbone_knows_itself(architecture: str) -> None:
-    """Kind, layers, width and context of eleven architectures, without a table of names in the library."""
+    """Kind, layers, width and context of every architecture, without a table of names in the library."""
     backbone = zoo.backbone(architecture)
     assert backbone.kind == KINDS[architecture]
     assert (backbone.num_layers, backbone.width) == (3, 32)

@@ -214,6 +214,10 @@ def test_targets() -> None:
         with pytest.raises(WorkbenchError, match=said) as caught:
             LoRA(mamba, targets=(target,))
         assert "\n" not in str(caught.value)
+    qwen = zoo.backbone("qwen3_next")  # PEFT takes the MLP's names for those of a mixture's experts
+    assert not {p for p in LoRA(qwen).places if " mlp " in p}
+    with pytest.raises(WorkbenchError, match="PEFT changes something else"):
+        LoRA(qwen, targets=("q_proj", "down_proj"))
     for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": ()}):
         with pytest.raises(WorkbenchError):
             LoRAConfig(**wrong)

@@ -89,6 +89,16 @@ _SIZES: dict[str, dict[str, Any]] = {
         "mamba_chunk_size": 16,
         "mamba_n_groups": 1,
     },
+    "qwen3_next": {
+        **_GROUPED,
+        "head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "mlp_only_layers": [0, 1, 2],
+    },
 }
 ARCHITECTURES = tuple(_SIZES)
 
