@@ -17,8 +17,9 @@ from workbench.training.preview import Preview
 from workbench.training.run import Run
 from workbench.views.brushed import Brushed
 from workbench.views.check import check_figure
-from workbench.views.landscape import Landscape, _within, joined
+from workbench.views.landscape import Landscape, joined
 from workbench.views.live import outline
+from workbench.views.maps import within
 from workbench.views.shift import Shift
 
 TOKENS, STEPS = 3, (0, 2, 4)
@@ -213,10 +214,10 @@ def test_inside_is_inside_a_crooked_outline() -> None:
     """Protects the lasso: a horseshoe holds its arms and not what stands between them; a box is an outline too."""
     horseshoe = np.array([[0, 0], [5, 0], [5, 4], [4, 4], [4, 1], [1, 1], [1, 4], [0, 4]], float)
     places = np.array([[0.5, 3], [2.5, 3], [4.5, 3], [2.5, 0.5], [6, 2], [np.nan, 1]], np.float32)
-    assert _within(places, [horseshoe]).tolist() == [True, False, True, True, False, False]
+    assert within(places, [horseshoe]).tolist() == [True, False, True, True, False, False]
     box = outline({"type": "rect", "x0": 2, "x1": 3, "y0": 3.5, "y1": 2.5})
-    assert _within(places, [horseshoe, box]).tolist() == [True, True, True, True, False, False]
-    assert not _within(places, []).any()
+    assert within(places, [horseshoe, box]).tolist() == [True, True, True, True, False, False]
+    assert not within(places, []).any()
 
 
 def test_starts_and_ends_are_compared_as_samples(runs: list[Run]) -> None:

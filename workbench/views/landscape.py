@@ -32,7 +32,7 @@ from workbench.views.bands import COLOURS, MOST_GROUPS, WIDE, colour_of
 from workbench.views.cloud import cloud_traces
 from workbench.views.curves import listed, run_names
 from workbench.views.groups import Group, group_runs
-from workbench.views.maps import axis_title, spans
+from workbench.views.maps import axis_title, spans, with_slider, within
 from workbench.views.page import figure_part
 from workbench.views.theme import INK, Theme, colours, empty_note, heading, template
 from workbench.views.view import View
@@ -352,7 +352,7 @@ class Landscape(View):
         return {
             key
             for now in self._those(self.shown()).values()
-            for key, inside in zip(now.keys, _within(now.places, outlines), strict=True)
+            for key, inside in zip(now.keys, within(now.places, outlines), strict=True)
             if inside
         }
 
@@ -375,49 +375,7 @@ class Landscape(View):
             for step in steps
         ]
         now = max((i for i, step in enumerate(steps) if self.step is None or step <= self.step), default=0)
-        go_on = {
-            "frame": {"duration": 120, "redraw": False},
-            "transition": {"duration": 0},
-            "mode": "immediate",
-        }
-        ink = INK[self.theme]
-        figure.update_layout(
-            height=self.height + 70,
-            margin={"t": self._top(), "b": 118},
-            sliders=[
-                {
-                    "active": now,
-                    "steps": [
-                        {"label": str(step), "method": "animate", "args": [[str(step)], go_on]}
-                        for step in steps
-                    ],
-                    "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": ink["text"]}},
-                    "x": 0.08,
-                    "len": 0.92,
-                    "pad": {"t": 46, "b": 4},
-                    "font": {"size": 10, "color": ink["quiet"]},
-                    "bgcolor": ink["line"],
-                    "bordercolor": ink["line"],
-                }
-            ],
-            updatemenus=[
-                {
-                    "type": "buttons",
-                    "showactive": False,
-                    "x": 0,
-                    "xanchor": "left",
-                    "y": 0,
-                    "yanchor": "top",
-                    "pad": {"t": 62},
-                    "bgcolor": ink["paper"],
-                    "bordercolor": ink["line"],
-                    "buttons": [
-                        {"label": "▶", "method": "animate", "args": [None, {**go_on, "fromcurrent": True}]}
-                    ],
-                }
-            ],
-        )
-        return figure
+        return with_slider(figure, "step ", now, self.theme)
 
     def part(self) -> str:
         """The figure with its slider, as a piece of a page."""
@@ -572,18 +530,6 @@ class Landscape(View):
         if not self._steps:
             return "The prompts appear here<br>as soon as they are drawn."
         return f"None of these runs has vectors at {self.place}."
-
-
-def _within(places: NDArray[np.float32], outlines: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
-    """(m,) whether each of (m, 2) places lies in any outline: a ray to the right crosses its sides an odd number of times."""
-    found = np.zeros(len(places), bool)
-    for corners in outlines:
-        x, y = places[:, :1].astype(float), places[:, 1:].astype(float)
-        (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            crossed = ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-        found |= crossed.sum(1) % 2 == 1
-    return found
 
 
 def joined(paths: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""What maps of one space have in common: the model that a name means, titles of axes, room for what is on them.
+"""What maps have in common: the model that a name means, titles of axes, room for what is on them, the slider of a page.
 
 It fits nothing, reads no run and draws no trace.
 """
@@ -10,9 +10,11 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from workbench.analysis.projection import Projection
+from workbench.views.theme import INK, Theme
 
 if TYPE_CHECKING:
     from workbench.backbones.backbone import Backbone
@@ -94,3 +96,61 @@ def apart(
             boxes.append(box)
             chosen.append(i)
     return chosen
+
+
+def within(places: NDArray[np.float32], outlines: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """(m,) whether each of (m, 2) places lies in any outline: a ray to the right crosses its sides an odd number of times."""
+    found = np.zeros(len(places), bool)
+    for corners in outlines:
+        x, y = places[:, :1].astype(float), places[:, 1:].astype(float)
+        (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossed = ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+        found |= crossed.sum(1) % 2 == 1
+    return found
+
+
+def with_slider(figure: go.Figure, prefix: str, now: int, theme: Theme, redraw: bool = False) -> go.Figure:
+    """A figure that has frames with a slider over them and a button that plays them, below it; for a page.
+
+    Args:
+        figure: of a height that it says; it grows by the slider's.
+        prefix: what stands before the name of the frame that is shown.
+        now: the number of the frame that the figure shows.
+        redraw: whether a frame is drawn anew, which WebGL and changed axes need, and which is slower.
+    """
+    go_on = {
+        "frame": {"duration": 400 if redraw else 120, "redraw": redraw},
+        "transition": {"duration": 0},
+        "mode": "immediate",
+    }
+    ink = INK[theme]
+    slider = {
+        "active": now,
+        "steps": [
+            {"label": frame.name, "method": "animate", "args": [[frame.name], go_on]}
+            for frame in figure.frames
+        ],
+        "currentvalue": {"prefix": prefix, "font": {"size": 12, "color": ink["text"]}},
+        "x": 0.08,
+        "len": 0.92,
+        "pad": {"t": 46, "b": 4},
+        "font": {"size": 11, "color": ink["quiet"]},
+        "bgcolor": ink["line"],
+        "bordercolor": ink["line"],
+    }
+    play = {
+        "type": "buttons",
+        "showactive": False,
+        "x": 0,
+        "xanchor": "left",
+        "y": 0,
+        "yanchor": "top",
+        "pad": {"t": 62},
+        "bgcolor": ink["paper"],
+        "bordercolor": ink["line"],
+        "buttons": [{"label": "▶", "method": "animate", "args": [None, {**go_on, "fromcurrent": True}]}],
+    }
+    return figure.update_layout(
+        height=figure.layout.height + 70, margin={"b": 118}, sliders=[slider], updatemenus=[play]
+    )
