@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from workbench.methods.peft_format import load_peft, save_peft
     from workbench.methods.prefix_prompt import PrefixPrompt, PrefixPromptConfig
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
+    from workbench.methods.synthetic_gradient import SyntheticGradient, SyntheticGradientConfig
     from workbench.tasks.encode import TextConfig
     from workbench.tasks.task import Example, Task, list_tasks, load_task
     from workbench.training.bank import BankStep, fit_many
@@ -70,6 +71,8 @@ _HOMES = {
     "PrefixPromptConfig": "methods.prefix_prompt",
     "SoftPrompt": "methods.soft_prompt",
     "SoftPromptConfig": "methods.soft_prompt",
+    "SyntheticGradient": "methods.synthetic_gradient",
+    "SyntheticGradientConfig": "methods.synthetic_gradient",
     "TextConfig": "tasks.encode",
     "Example": "tasks.task",
     "Task": "tasks.task",
@@ -116,6 +119,8 @@ __all__ = [  # written out, so that tools which only read see it
     "SoftPrompt",
     "SoftPromptConfig",
     "Step",
+    "SyntheticGradient",
+    "SyntheticGradientConfig",
     "Task",
     "TextConfig",
     "Trace",

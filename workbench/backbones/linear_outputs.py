@@ -127,28 +127,28 @@ def fold(model: nn.Module, changes: Changes) -> None:
         WorkbenchError: a layer whose weight is not a plain matrix.
     """
     for name, change in changes.items():
-        layer = model.get_submodule(name)
-        weight = getattr(layer, "weight", None)
-        if not foldable(layer) or weight is None:
+        layer: Any = model.get_submodule(name)
+        if not foldable(layer):
             raise WorkbenchError(
                 f"the matrix of {name} is a {type(layer).__name__}, into which no change can be folded; "
                 "generate with factors"
             )
-        whole = change.dense()[0].to(weight.dtype)
-        turned = whole.T if weight.shape != whole.shape or _is_turned(layer) else whole
-        layer.weight = nn.Parameter(weight.detach() + turned, requires_grad=False)
+        whole = change.dense()[0].to(layer.weight.dtype)
+        whole = layer.weight.detach() + (whole.T if _is_turned(layer) else whole)
+        layer.weight = nn.Parameter(whole, requires_grad=False)
 
 
-def foldable(layer: nn.Module) -> bool:
+def foldable(layer: Any) -> bool:
     """Whether a layer's matrix is a tensor of floats that it multiplies by."""
-    return (type(layer) is nn.Linear or _is_turned(layer)) and layer.weight.is_floating_point()  # type: ignore[union-attr, operator]
+    return (type(layer) is nn.Linear or _is_turned(layer)) and bool(layer.weight.is_floating_point())
 
 
 def sizes(layer: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a layer that multiplies by a matrix; None for any other module."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
-    return (int(layer.weight.shape[0]), int(layer.weight.shape[1])) if _is_turned(layer) else None  # type: ignore[union-attr]
+    weight: Any = layer.weight if _is_turned(layer) else None
+    return None if weight is None else (int(weight.shape[0]), int(weight.shape[1]))
 
 
 def _is_turned(layer: nn.Module) -> bool:

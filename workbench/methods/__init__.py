@@ -1,5 +1,23 @@
 """Everything that is trained, and every place where it may touch a model. Importing the room registers its methods."""
 
-from workbench.methods import deep_prompt, initial_state, lora, p_tuning, prefix_prompt, priors, soft_prompt
+from workbench.methods import (
+    deep_prompt,
+    initial_state,
+    lora,
+    p_tuning,
+    prefix_prompt,
+    priors,
+    soft_prompt,
+    synthetic_gradient,
+)
 
-__all__ = ["deep_prompt", "initial_state", "lora", "p_tuning", "prefix_prompt", "priors", "soft_prompt"]
+__all__ = [
+    "deep_prompt",
+    "initial_state",
+    "lora",
+    "p_tuning",
+    "prefix_prompt",
+    "priors",
+    "soft_prompt",
+    "synthetic_gradient",
+]

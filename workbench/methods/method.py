@@ -21,6 +21,7 @@ from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods import priors
 from workbench.methods.injection import Injection
+from workbench.methods.rows import Rows
 from workbench.settings import check_settings
 from workbench.tasks.encode import TextConfig
 
@@ -101,6 +102,14 @@ class Method(nn.Module):
                 f"{self.kind} trains no vectors of a prior, so none can pull them; leave pull at 0"
             )
         return torch.stack([self._prior(backbone, at).log_prob(e).sum() for at, e in vectors.items()]).sum()
+
+    def objective(self, rows: Rows, done: int) -> Tensor | None:
+        """What the update after `done` others lowers instead of the answers' nats: (), differentiable; None: those nats."""
+        return None
+
+    def measure(self, rows: Rows) -> dict[str, float]:
+        """Numbers of its own that belong to a look at validation rows; written down with loss and accuracy."""
+        return {}
 
     def snapshot(self) -> dict[str, Tensor]:
         """The tensors worth drawing: what moves while the method trains, on the CPU, detached."""

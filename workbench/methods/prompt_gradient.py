@@ -181,17 +181,24 @@ def added(one: LowRank, other: LowRank) -> LowRank:
 def cut(change: LowRank, rank: int) -> LowRank:
     """The change of rank `rank` that is nearest to each row's, by its singular value decomposition; 0 leaves it as it is.
 
-    The gradient passes as if the directions that are kept stood still (ours): their own would be without bound where two
-    singular values meet.
+    The gradient is that along the changes of this rank (their tangent space at the result): P Pᵀ dM + (1 - P Pᵀ) dM Q Qᵀ with P and
+    Q the directions kept. It leaves out how these turn, which is without bound where singular values meet (ours), and is
+    the whole gradient where nothing is cut. For its sake a change with a gradient has twice the rank, half of it zero.
     """
     if rank == 0 or rank >= change.up.shape[2]:
         return change
+    up, down = change
     with torch.no_grad():
-        left, upper = torch.linalg.qr(_exact(change.up))
-        _, lower = torch.linalg.qr(_exact(change.down).transpose(1, 2))
-        directions = torch.linalg.svd(upper @ lower.transpose(1, 2), full_matrices=False).U
-        kept = (left @ directions[:, :, :rank]).to(change.up)
-    return LowRank(kept, kept.transpose(1, 2) @ change.up @ change.down)
+        left, upper = torch.linalg.qr(_exact(up))
+        right, lower = torch.linalg.qr(_exact(down).transpose(1, 2))
+        directions = torch.linalg.svd(upper @ lower.transpose(1, 2), full_matrices=False)
+        p = (left @ directions.U[:, :, :rank]).to(up)
+        q = (right @ directions.Vh[:, :rank].transpose(1, 2)).to(down)
+    kept = LowRank(p, p.transpose(1, 2) @ up @ down)
+    if not (up.requires_grad or down.requires_grad):
+        return kept
+    rest = up @ (down @ q)
+    return added(kept, LowRank(rest - p @ (p.transpose(1, 2) @ rest), q.transpose(1, 2)))
 
 
 def singular_values(change: LowRank) -> Tensor:

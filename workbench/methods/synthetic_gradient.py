@@ -114,7 +114,6 @@ class SyntheticGradient(Method):
             [*(w.name for w in self.writers), *(w.gate for w in self.writers if w.gate is not None)],
         )
         self.strength = 1.0
-        self._measured: dict[str, Tensor] = {}
         self.synthesisers = nn.ModuleList()
         dice = torch.Generator().manual_seed(config.seed)
         if config.source == "tokens":
@@ -161,11 +160,9 @@ class SyntheticGradient(Method):
         elif config.source == "state":
             from workbench.backbones.states import end_states
 
-            layers = [module.writers[0].layer for module in self.synthesisers]  # type: ignore[union-attr, index]
-            states = end_states(self.view, rows, layers)
-            made = {}
-            for at, module in zip(layers, self.synthesisers, strict=True):
-                made |= module(states[at])
+            parts: list[Any] = list(self.synthesisers)
+            states = end_states(self.view, rows, [part.writers[0].layer for part in parts])
+            made = {name: c for part in parts for name, c in part(states[part.writers[0].layer]).items()}
         else:
             reading = read_prompts(self.view, self.writers, rows)
             if config.source == "error":
@@ -203,17 +200,16 @@ class SyntheticGradient(Method):
     @torch.no_grad()
     def snapshot(self) -> dict[str, Tensor]:
         """Of the source "tokens" `step_size` (writers,), and the size of each `correction`; of "state" that of each `up`."""
+        parts: list[Any] = list(self.synthesisers)
         if self.config.source == "tokens":
-            return {
-                "step_size": torch.stack([m.log_step.exp() for m in self.synthesisers]).cpu(),  # type: ignore[union-attr, operator]
-                "correction": torch.stack([m.out.norm() for m in self.synthesisers]).cpu(),  # type: ignore[union-attr, operator]
-                "keys": torch.stack([m.keys.norm() for m in self.synthesisers]).cpu(),  # type: ignore[union-attr, operator]
+            found = {
+                "step_size": [m.log_step.exp() for m in parts],
+                "correction": [m.out.norm() for m in parts],
+                "keys": [m.keys.norm() for m in parts],
             }
-        return (
-            {"up": torch.stack([p.norm() for m in self.synthesisers for p in m.ups]).cpu()}
-            if self.synthesisers
-            else {}
-        )  # type: ignore[union-attr]
+        else:
+            found = {"up": [up.norm() for m in parts for up in m.ups]} if parts else {}
+        return {name: torch.stack(sizes).cpu() for name, sizes in found.items()}
 
     @property
     def prompt_length(self) -> int:

@@ -17,7 +17,9 @@ from workbench.methods.lora import LoRA
 from workbench.methods.method import Method
 from workbench.methods.p_tuning import PTuning
 from workbench.methods.prefix_prompt import PrefixPrompt
+from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
+from workbench.methods.synthetic_gradient import SyntheticGradient
 from workbench.tasks.encode import Encoded
 
 
@@ -27,6 +29,16 @@ def changed(method: LoRA, seed: int) -> LoRA:
     with torch.no_grad():
         for up in method.up.values():
             up.copy_(torch.randn(up.shape, generator=dice) * 0.1)
+    return method
+
+
+def off_its_start(method: SyntheticGradient, seed: int) -> SyntheticGradient:
+    """The same with a synthesiser that gives something: an untrained one corrects nothing, or changes nothing."""
+    dice = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in method.named_parameters():
+            if name.endswith(("out", "keys", "bias")) or ".ups." in name:
+                tensor.copy_(torch.randn(tensor.shape, generator=dice) * (0.3 / tensor.shape[-1] ** 0.5))
     return method
 
 
@@ -43,6 +55,12 @@ MAKERS: dict[str, Callable[[Backbone, int], Method]] = {
     "p-tuning, LSTM": lambda b, seed: PTuning(b, tokens=4, encoder="lstm", hidden=16, seed=seed),
     "initial-state": lambda b, seed: InitialState(b, tokens=4, seed=seed),
     "lora": lambda b, seed: changed(LoRA(b, rank=2, seed=seed), seed),
+    "synthetic-gradient": lambda b, seed: off_its_start(
+        SyntheticGradient(b, hidden=8, step_size=3.0, seed=seed), seed
+    ),
+    "synthetic-gradient, rank 1": lambda b, seed: off_its_start(
+        SyntheticGradient(b, hidden=8, step_size=3.0, rank=1, layers=(0, -1), seed=seed), seed
+    ),
 }
 """A name for each form of each method: (backbone, seed) to the method, before training."""
 
@@ -54,6 +72,8 @@ def alone(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
     state, which no token can stand for, are a cache.
     """
     backbone = injection.view or backbone
+    if injection.weight_changes is not None:
+        backbone = _by_hand(backbone, row, injection)
     tokens = backbone.embed(torch.tensor(row.ids))
     parts = [tokens[: row.prompt_at], tokens[row.prompt_at :]]
     if injection.input_embeddings is not None:
@@ -80,6 +100,25 @@ def alone(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
     else:
         logits = _in_one_run(backbone, whole, deep, injection.cut)[-size:]
     return logits[row.answer_start + injection.length - 1 : -1]
+
+
+def _by_hand(backbone: Backbone, row: Encoded, injection: Injection) -> Backbone:
+    """A view whose matrices are multiplied by twice: as they are, and from the instruction's last token on with their change."""
+    assert injection.weight_changes is not None
+    changes = injection.weight_changes(
+        Rows.collate([Encoded(row.ids[: row.answer_start], row.answer_start, 0)])
+    )
+    view = backbone.view()
+    for name, change in changes.items():
+        layer, whole = view.model.get_submodule(name), change.up[0] @ change.down[0]
+
+        def forward(x: Tensor, plain=layer.forward, whole: Tensor = whole) -> Tensor:
+            added = x @ whole.T.to(x.dtype)
+            added[:, : row.answer_start - 1] = 0
+            return plain(x) + added
+
+        layer.forward = forward
+    return view
 
 
 def _in_one_run(backbone: Backbone, whole: Tensor, deep: dict[int, Tensor], cut: bool) -> Tensor:

@@ -80,7 +80,7 @@ def furthest(some: Sequence[Method], others: Sequence[Method]) -> float:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "rwkv"])
-@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith("lora")])
+@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith(("lora", "synthetic"))])
 def test_a_bank_trains_each_as_if_it_were_alone(
     task: Task, name: str, architecture: str, tmp_path: Path
 ) -> None:

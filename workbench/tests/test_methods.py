@@ -35,10 +35,11 @@ from workbench.training.fit import fit
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else ("llama", "rwkv")
 SERVED = {
     "attention": set(MAKERS) - {"initial-state"},
-    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state", "lora"},
+    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state", "lora", "synthetic-gradient", "synthetic-gradient, rank 1"},
     "hybrid": {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora"},
 }  # fmt: skip
 EVERYWHERE = {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora"}
+NO_WRITERS = ("gemma3_text",)  # a norm stands between every matrix and the residual stream
 WINDOWED = ("gemma3_text", "mistral")
 ROWS = [
     Encoded((1, 40, 50, 60, 70), 3, 1),
@@ -55,6 +56,8 @@ def serves(architecture: str, name: str) -> bool:
     kind = zoo.backbone(architecture).kind
     if name in EVERYWHERE:
         return True
+    if name.startswith("synthetic-gradient"):
+        return architecture not in NO_WRITERS
     if kind == "recurrent" and architecture != "rwkv":
         return False
     return name in SERVED[kind] and not (architecture in WINDOWED and name.startswith("deep"))

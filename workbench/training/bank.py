@@ -237,17 +237,30 @@ class Bank:
 
     def _backward(self, group: list[Member], part: int, failed: dict[int, WorkbenchError]) -> None:
         """Run one batch of each member, and leave the gradients of their losses."""
-        logits, targets, counts = self._run(group, [m.parts[part] for m in group])
-        nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         losses = []
-        for member, own in zip(group, nats.split(counts), strict=True):
-            loss = own.sum() / member.tokens
+        for member, loss in self._losses(group, part):
             with _caught(failed, member):
                 member.lost(float(loss.detach()))
                 losses.append(loss)  # one that is not finite stays out of the sum
         if losses:
             with self._precision():
                 group[0].accelerator.backward(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+
+    def _losses(self, group: list[Member], part: int) -> Iterator[tuple[Member, Tensor]]:
+        """Each member's share of its loss: of its method's own objective while that has one, else of the answers' nats."""
+        answering = []
+        for member in group:
+            rows = member.parts[part]
+            own = member.method.objective(rows, member.done)
+            if own is None:
+                answering.append(member)
+            else:
+                yield member, own * rows.answer_tokens / member.tokens
+        if answering:
+            logits, targets, counts = self._run(answering, [m.parts[part] for m in answering])
+            nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+            for member, answers in zip(answering, nats.split(counts), strict=True):
+                yield member, answers.sum() / member.tokens
 
     @torch.no_grad()
     def _look(self, due: list[Member]) -> dict[int, dict[str, float]]:
@@ -261,9 +274,12 @@ class Bank:
                 parts = zip(group, logits.split(counts), targets.split(counts), rows, strict=True)
                 for member, *answers in parts:
                     tallies[member.number].add(*answers)
+        found = {}
         for member in due:
-            member.look(tallies[member.number].scores)
-        return {number: tally.scores for number, tally in tallies.items()}
+            scores = tallies[member.number].scores
+            member.look(scores)
+            found[member.number] = {**scores, **member.method.measure(member.validation[0])}
+        return found
 
     def _run(self, group: list[Member], rows: list[Rows]) -> tuple[Tensor, Tensor, list[int]]:
         """(N, V) float32 logits and (N,) targets of all members' answers, and how many are each one's."""

@@ -37,8 +37,9 @@ class Step:
     index: from 1. loss: nats a token, the mean over the update's answer tokens, before the update.
     tokens: answer tokens. gradient_norm: before clipping.
     seconds: of this step; in a bank, of all its members together.
+        While a method has an objective of its own (`Method.objective`), that.
     validation: `loss` (nats a token) and `accuracy` (share of answers whose every token is the likeliest),
-        after the update, at the steps that look; otherwise None.
+        after the update, at the steps that look, and what the method measures of itself then; otherwise None.
     """
 
     index: int
