@@ -95,14 +95,14 @@ def accuracy(prediction: str, example: Example) -> float:
 
 
 def clauses_met(prediction: str, example: Example) -> float:
-    """The share of the prompt's clauses that the written story meets, among those that it can be judged by.
+    """The share of the prompt's clauses that the written answer meets, among those that it can be judged by.
 
-    Source: ours; the checker of the small world (tasks/world/checker.py) decides each clause exactly.
+    Source: ours; in the small world its checker (tasks/world/checker.py) decides each clause exactly, in people's own prompts
+    the check that they gave it (tasks/checks.py).
     """
-    from workbench.tasks.world import checker
+    from workbench.tasks.clauses import from_example
 
-    judged = [met.met for met in checker.check(example.prompt, prediction) if met.met is not None]
-    return sum(judged) / len(judged) if judged else 0.0
+    return from_example(example).share_met(prediction)
 
 
 def perplexity(prediction: str, example: Example) -> float:

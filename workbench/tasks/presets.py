@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from workbench.errors import WorkbenchError
-from workbench.tasks.readers import Check, Lines, Record, Rows, opened, progress, settle
+from workbench.tasks.clauses import from_row
+from workbench.tasks.readers import Check, JsonLines, Lines, Record, Rows, opened, progress, settle
 from workbench.tasks.template import BadRow
 
 
@@ -169,6 +170,20 @@ class QuestionAnswerLines(Lines):
             number += 2
 
 
+class ClauseLines(JsonLines):
+    """Prompts with clauses and answers, one JSON object a line: see `clauses.load_prompts`."""
+
+    def __init__(self, path: Path, check: Check, on_bad: str, columns: tuple[str, ...], **options: Any):
+        def both(row: Mapping[str, Any]) -> object:
+            if from_row(row).answer is None:
+                raise BadRow(
+                    "there is no field 'answer', which a task trains on; load_prompts reads prompts without answers"
+                )
+            return check(row)
+
+        super().__init__(path, both, on_bad, columns, **options)
+
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -195,6 +210,14 @@ PRESETS: dict[str, Preset] = {
             metric="string_match",
             source="Saxton et al. 2019, https://github.com/google-deepmind/mathematics_dataset",
             readers={".txt": QuestionAnswerLines},
+        ),
+        Preset(
+            "clauses",
+            template="{prompt}",
+            answer="answer",
+            metric="clauses_met",
+            source="ours: prompts with clauses, each with a check (tasks/clauses.py)",
+            readers={".jsonl": ClauseLines},
         ),
     )
 }

@@ -282,7 +282,8 @@ def load_task(
     answer: the field with the answer (default "answer"); "answers.text" reaches into a row, and a list gives several
         references, of which the first is trained on.
     metric: a key of `metrics.METRICS` (default: the family's or preset's own, otherwise exact match).
-    preset: "squad", "gsm8k" or "deepmind-math": template, answer and metric of a public format (`presets.PRESETS`).
+    preset: "squad", "gsm8k" or "deepmind-math": template, answer and metric of a public format (`presets.PRESETS`);
+        "clauses": prompts with a check for each clause (`clauses.load_prompts`).
     on_bad: "stop" at a bad row with file, line and field, or "skip" and count it in `task.skipped`. Rows are checked
         while a file is indexed, so a bad one shows here and not in the middle of a run.
     options: of the family (shots=4, clauses=8, length=200, …); for files `choices` (the label words, or the field
