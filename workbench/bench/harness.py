@@ -37,7 +37,7 @@ from workbench.errors import WorkbenchError, unknown
 from workbench.tables import table as aligned
 
 RESULTS = EVIDENCE / "bench.json"
-PACKAGES = ("torch", "transformers", "peft")
+PACKAGES = ("torch", "transformers", "peft", "nnsight")
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 MEGABYTE = 1e6
 SAMPLE_SECONDS = 0.05  # a sample shorter than this says more about the clock than about the work

@@ -1,11 +1,14 @@
-"""A trace kept in memory beside the bare run of the model: reading rows, and writing on behind texts.
+"""A trace kept in memory beside the bare run of the model, and nnsight beside both: reading rows, and writing on.
 
 Times only; what the trace keeps is compared with transformers' own hidden states before, and with the text written.
+nnsight is no dependency: where it is not installed (`pip install nnsight`), the notes of the measurement say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -26,7 +29,8 @@ QUESTIONS, WRITTEN = 32, 16
 def traced() -> Sequence[Measurement]:
     """Every layer at every token, beside transformers' forward pass on the same rows, which keeps nothing.
 
-    Its variants keep less, or are transformers' own `output_hidden_states`, which gives no table and no probabilities.
+    Its variants keep less, or are others' ways of keeping hidden states, which give no table and no probabilities:
+    transformers' own `output_hidden_states`, and nnsight's trace.
     The last measurement is a generation by tiny-llama, beside the same one untraced.
     """
     return [*(_reading(Work(shape)) for shape in shapes(MEDIUM)), _writing()]
@@ -37,13 +41,14 @@ def _reading(work: Work) -> Measurement:
     backbone.tokenizer = _Numbers()  # type: ignore[assignment]
     ids = work.ids(seed=0)
     rows = [Encoded(tuple(one), shape.tokens - shape.answer, 0) for one in ids.tolist()]
+    model = work.fresh()  # nothing of ours is installed in it
 
     def ours(layers: Any = "all", positions: Any = "all") -> Trace:
         return trace(backbone, rows, layers, positions)
 
     @torch.no_grad()
     def peer(**options: Any) -> Any:
-        return work.model(ids, **options)
+        return model(ids, **options)
 
     def own() -> tuple[Tensor, ...]:
         """What transformers keeps, where ours keeps it."""
@@ -59,7 +64,14 @@ def _reading(work: Work) -> Measurement:
         scores = torch.tensor(found.rows["log_probability"].to_numpy()).reshape(ids.shape)[:, 1:]
         error = float((scores - expected).abs().max() / expected.abs().max())
         assert error <= shape.tolerance, f"log-probabilities differ by {error:.1e}"
+        for name, other in others.items():
+            for number, (hidden, kept) in enumerate(zip(states[:-1], other(), strict=False)):
+                error = float((kept - hidden).norm() / hidden.norm())
+                assert error <= shape.tolerance, (
+                    f"layer {number} of {name} differs by {error:.1e} of its norm"
+                )
 
+    others = {"transformers, output_hidden_states": own, **_nnsight(work, ids)}
     return Measurement(
         "trace, reading" + shape.suffix,
         ours,
@@ -67,16 +79,47 @@ def _reading(work: Work) -> Measurement:
         check=check,
         samples=7,
         notes=f"{_described(shape)}; ours: all layers, the output and all log-probabilities, in memory with their table; "
-        "peer: transformers' forward pass with logits at every token, which keeps no hidden states",
+        "peer: transformers' forward pass with logits at every token, which keeps no hidden states; "
+        + (
+            f"nnsight {version('nnsight')}"
+            if _installed()
+            else "nnsight is not installed here and not measured"
+        ),
         variants={
             "ours, the last token only": lambda: ours(positions="last"),
             "ours, one layer": lambda: ours(layers=1),
-            "transformers, output_hidden_states": own,
+            **others,
         },
         device=shape.device,
         dtype=shape.dtype,
         tokens=shape.batch * shape.tokens,
     )
+
+
+def _installed() -> bool:
+    return importlib.util.find_spec("nnsight") is not None
+
+
+def _nnsight(work: Work, ids: Tensor) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
+    """nnsight's way of keeping what every layer reads and the last one gives, where it is installed."""
+    if not _installed():
+        return {}
+    from nnsight import NNsight, save
+
+    model = NNsight(work.fresh())
+
+    @torch.no_grad()
+    def kept() -> tuple[Tensor, ...]:
+        with model.trace(ids):
+            states = save(
+                []
+            )  # as its documentation has it: the container is saved, and raw values go into it
+            states.append(model.model.embed_tokens.output)
+            for layer in model.model.layers:
+                states.append(layer.output)
+        return tuple(hidden.float().cpu() for hidden in states)
+
+    return {"nnsight, every layer saved": kept}
 
 
 def _described(shape: Shape) -> str:
