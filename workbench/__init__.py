@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from workbench.methods.method import Method, load_method
     from workbench.methods.p_tuning import PTuning, PTuningConfig
     from workbench.methods.peft_format import load_peft, save_peft
+    from workbench.methods.pointer_cache import PointerCache, PointerCacheConfig
     from workbench.methods.prefix_prompt import PrefixPrompt, PrefixPromptConfig
+    from workbench.methods.prompt_bias import PromptBias, PromptBiasConfig
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
     from workbench.methods.synthetic_gradient import SyntheticGradient, SyntheticGradientConfig
     from workbench.tasks.encode import TextConfig
@@ -67,8 +69,12 @@ _HOMES = {
     "PTuningConfig": "methods.p_tuning",
     "load_peft": "methods.peft_format",
     "save_peft": "methods.peft_format",
+    "PointerCache": "methods.pointer_cache",
+    "PointerCacheConfig": "methods.pointer_cache",
     "PrefixPrompt": "methods.prefix_prompt",
     "PrefixPromptConfig": "methods.prefix_prompt",
+    "PromptBias": "methods.prompt_bias",
+    "PromptBiasConfig": "methods.prompt_bias",
     "SoftPrompt": "methods.soft_prompt",
     "SoftPromptConfig": "methods.soft_prompt",
     "SyntheticGradient": "methods.synthetic_gradient",
@@ -113,8 +119,12 @@ __all__ = [  # written out, so that tools which only read see it
     "Method",
     "PTuning",
     "PTuningConfig",
+    "PointerCache",
+    "PointerCacheConfig",
     "PrefixPrompt",
     "PrefixPromptConfig",
+    "PromptBias",
+    "PromptBiasConfig",
     "Run",
     "SoftPrompt",
     "SoftPromptConfig",

@@ -5,8 +5,10 @@ from workbench.methods import (
     initial_state,
     lora,
     p_tuning,
+    pointer_cache,
     prefix_prompt,
     priors,
+    prompt_bias,
     soft_prompt,
     synthetic_gradient,
 )
@@ -16,8 +18,10 @@ __all__ = [
     "initial_state",
     "lora",
     "p_tuning",
+    "pointer_cache",
     "prefix_prompt",
     "priors",
+    "prompt_bias",
     "soft_prompt",
     "synthetic_gradient",
 ]

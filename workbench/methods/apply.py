@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
-from workbench.backbones.layer_inputs import reading
-from workbench.backbones.linear_outputs import Changes, Edit, changed, editing, fold, foldable
+from workbench.backbones.layer_inputs import reading, seeing
+from workbench.backbones.linear_outputs import Changes, changed, editing, fold, foldable
 from workbench.backbones.runner import Output
 from workbench.errors import WorkbenchError
-from workbench.methods.injection import NOTHING, Injection
+from workbench.methods.injection import NOTHING, Injection, LogitChange
 from workbench.methods.rows import Rows
 from workbench.methods.start import Start, make_start
 
@@ -95,29 +95,73 @@ def answer_logits(
         (N, V) logits and (N,) token ids, N the number of answer tokens, row by row.
     """
     backbone = injection.view or backbone
-    rows, changes = _instructed(backbone, rows, injection)
+    rows, made = _instructed(backbone, rows, injection)
     s = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
     answers = (s >= rows.answer_start[:, None]) & (s < rows.lengths[:, None])
     targets = rows.ids[answers]
     rows = rows.without_last()  # the last token of a row predicts nothing
     start = make_start(backbone, injection)
     if not backbone.layouts.right_padding:
-        return _one_by_one(backbone, rows, injection, start, keep_answers, changes), targets
+        return _one_by_one(backbone, rows, injection, start, keep_answers, made), targets
     if share_prefix and _prefix_is_shared(backbone, rows, injection):
-        logits = _after_shared_prefix(backbone, rows, injection, start, keep_answers)
+        logits = _after_shared_prefix(backbone, rows, injection, start, keep_answers, made)
     else:
-        logits = _whole_rows(backbone, rows, injection, start, keep_answers, changes)
+        logits = _whole_rows(backbone, rows, injection, start, keep_answers, made)
     return logits, targets
 
 
-def _instructed(backbone: Backbone, rows: Rows, injection: Injection) -> tuple[Rows, Changes | None]:
-    """The rows as they are then read, and what their instructions make of the weights."""
-    if injection.weight_changes is None:
-        return rows, None
-    changes = injection.weight_changes(rows)
+@dataclass(frozen=True)
+class _Made:
+    """What the instructions of B rows make of the model, each for its own row.
+
+    numbers: (B,) the rows' numbers, by which `logits` knows them.
+    weights, logits: see `Injection.weight_changes` and `Injection.logit_changes`.
+    """
+
+    numbers: Tensor
+    weights: Changes | None = None
+    logits: LogitChange | None = None
+
+    def select(self, rows: Tensor) -> _Made:
+        """The same for the named rows."""
+        weights = self.weights and {name: change.select(rows) for name, change in self.weights.items()}
+        return replace(self, numbers=self.numbers[rows], weights=weights)
+
+    def run(
+        self, backbone: Backbone, model: Callable[[], Output], keep: Tensor, gate: Tensor | None = None
+    ) -> Output:
+        """A run of the rows that gives the logits (N, V) of the positions `keep` (B, T), under what was made of it.
+
+        gate: (B, T) the positions at which that holds; None: all of them.
+        """
+        above: list[Tensor] = []
+
+        def look(layer: int, hidden: Tensor) -> None:
+            if layer == backbone.num_layers:
+                above.append(hidden[:, -keep.shape[1] :])  # vectors that a layer was given stand before
+
+        with editing(*([] if self.weights is None else [changed(self.weights, gate)])):
+            if self.logits is None:
+                return model()
+            with seeing(look):
+                output = model()
+        rows = self.numbers[keep.nonzero()[:, 0]]
+        logits = self.logits(output.logits, rows, above[0][keep])
+        if gate is not None and not bool((here := gate[keep]).all()):
+            logits = torch.where(here[:, None], logits, output.logits)
+        return output._replace(logits=logits)
+
+
+def _instructed(backbone: Backbone, rows: Rows, injection: Injection) -> tuple[Rows, _Made]:
+    """The rows as they are then read, and what their instructions make of the model."""
+    made = _Made(
+        torch.arange(len(rows), device=rows.ids.device),
+        injection.weight_changes and injection.weight_changes(rows),
+        injection.logit_changes and injection.logit_changes(rows),
+    )
     if injection.forget:
         rows = rows.without_instruction(getattr(backbone.tokenizer, "bos_token_id", None))
-    return rows, changes
+    return rows, made
 
 
 def try_out(backbone: Backbone, injection: Injection) -> None:
@@ -180,6 +224,7 @@ def _after_shared_prefix(
     injection: Injection,
     start: Start | None,
     keep_answers: bool,
+    made: _Made,
 ) -> Tensor:
     place = int(rows.prompt_at[0])
     prompt = _prompt(backbone, injection)
@@ -206,9 +251,7 @@ def _after_shared_prefix(
     s = torch.arange(place, rows.ids.shape[1], device=tokens.device)[None]
     keep = (s >= (rows.answer_start - 1)[:, None]) & real  # each predicts the token after it
     embeddings = backbone.embed(tokens)
-    if keep_answers:
-        return _run(backbone, start, embeddings, mask, positions, cache, keep=keep).logits
-    return _run(backbone, start, embeddings, mask, positions, cache).logits[keep]
+    return _kept(backbone, start, embeddings, mask, positions, cache, keep, keep_answers, made)
 
 
 def _whole_rows(
@@ -217,7 +260,7 @@ def _whole_rows(
     injection: Injection,
     start: Start | None,
     keep_answers: bool,
-    changes: Changes | None = None,
+    made: _Made,
 ) -> Tensor:
     whole = assemble(backbone, injection, rows)
     real = whole.mask
@@ -225,15 +268,29 @@ def _whole_rows(
     # an answer follows the prompt, so its first token stands at answer_start + P and is predicted just before
     keep = (s >= (rows.answer_start + injection.length - 1)[:, None]) & real
     mask, positions, cache = _with_start(backbone, injection, start, real)
-    with editing(*_changing(changes, keep)):
+    return _kept(backbone, start, whole.embeddings, mask, positions, cache, keep, keep_answers, made)
+
+
+def _kept(
+    backbone: Backbone,
+    start: Start | None,
+    embeddings: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: Any,
+    keep: Tensor,
+    keep_answers: bool,
+    made: _Made,
+) -> Tensor:
+    """(N, V) logits of the positions `keep` (B, T), each of which predicts a token of an answer."""
+
+    def model() -> Output:
         if keep_answers:
-            return _run(backbone, start, whole.embeddings, mask, positions, cache, keep=keep).logits
-        return _run(backbone, start, whole.embeddings, mask, positions, cache).logits[keep]
+            return _run(backbone, start, embeddings, mask, positions, cache, keep=keep)
+        output = _run(backbone, start, embeddings, mask, positions, cache)
+        return output._replace(logits=output.logits[keep])
 
-
-def _changing(changes: Changes | None, gate: Tensor | None = None) -> list[Edit]:
-    """The edits by which the weights are changed at the positions of the gate (B, T), or at all; none without changes."""
-    return [] if changes is None else [changed(changes, gate)]
+    return made.run(backbone, model, keep, keep).logits
 
 
 def _with_start(
@@ -253,7 +310,7 @@ def _one_by_one(
     injection: Injection,
     start: Start | None,
     keep_answers: bool,
-    changes: Changes | None,
+    made: _Made,
 ) -> Tensor:
     each = torch.arange(len(rows), device=rows.ids.device)
     return torch.cat(
@@ -264,16 +321,11 @@ def _one_by_one(
                 injection.select(one),
                 start,
                 keep_answers,
-                _select(changes, one),
+                made.select(one),
             )
             for one in each.split(1)
         ]
     )
-
-
-def _select(changes: Changes | None, rows: Tensor) -> Changes | None:
-    """The changes of the named rows."""
-    return None if changes is None else {name: change.select(rows) for name, change in changes.items()}
 
 
 def _count(mask: Tensor) -> Tensor:
@@ -317,9 +369,9 @@ class Decoder:
         self, backbone: Backbone, rows: Rows, injection: Injection = NOTHING, watch: Watch | None = None
     ):
         backbone = injection.view or backbone
-        rows, changes = _instructed(backbone, rows, injection)
+        rows, made = _instructed(backbone, rows, injection)
         begins = rows.answer_start + injection.length - 1
-        folded = None if changes is None else _folded(backbone, rows, changes)
+        folded = None if made.weights is None else _folded(backbone, rows, made.weights)
         whole = assemble(backbone, injection, rows)
         layouts = backbone.layouts
         start = make_start(backbone, injection)
@@ -342,8 +394,7 @@ class Decoder:
         self.groups: list[_CachedRows | _RepeatedRows] = []
         for g in groups:
             embeddings, lengths = whole.embeddings[g, : int(whole.lengths[g].max())], whole.lengths[g]
-            own = _select(changes, g)
-            since = None if changes is None else begins[g]
+            own, since = made.select(g), begins[g]
             if padded or layouts.decoding:
                 part = injection.select(
                     g.to("cpu" if injection.members is None else injection.members.device)
@@ -407,8 +458,8 @@ def _folded(backbone: Backbone, rows: Rows, changes: Changes) -> Backbone | None
 class _CachedRows:
     """Rows over one cache, padded on the left, behind the start if there is one.
 
-    With changes (a change for each row) the weights are changed from the place `begins` (B,) on; `folded` is the backbone with
-    all of them in its weights, which what is fed is then read by.
+    What their instructions make of the model holds from the place `begins` (B,) on; `folded` is the backbone with all changes in
+    its weights, which what is fed is then read by.
     """
 
     def __init__(
@@ -420,12 +471,13 @@ class _CachedRows:
         start: Start | None,
         numbers: list[int],
         watch: Watch | None,
-        changes: Changes | None = None,
-        begins: Tensor | None = None,
-        folded: Backbone | None = None,
+        made: _Made,
+        begins: Tensor,
+        folded: Backbone | None,
     ):
         self.backbone, self.start, self.numbers, self.watch = backbone, start, numbers, watch
-        self.changes, self.begins = changes, begins
+        self.made = made
+        self.begins: Tensor | None = begins
         size = embeddings.shape[1]
         s = torch.arange(size, device=lengths.device)[None]
         shift = (size - lengths)[:, None]
@@ -439,25 +491,19 @@ class _CachedRows:
             self._run(embeddings[:, first:end], positions[:, first:end], places[:, first:end])
         self.begins = None  # all that is fed comes later
         if folded is not None:
-            self.backbone, self.changes = folded, None
+            self.backbone, self.made = folded, replace(made, weights=None)
 
     def _run(self, embeddings: Tensor, positions: Tensor, places: Tensor) -> None:
         last = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         last[:, -1] = True
-        edits = _changing(self.changes, None if self.begins is None else places >= self.begins[:, None])
+        gate = None if self.begins is None else places >= self.begins[:, None]
 
         def model(keep: Tensor) -> Output:
-            with editing(*edits):
-                return _run(
-                    self.backbone,
-                    self.start,
-                    embeddings,
-                    self.mask,
-                    positions,
-                    self.cache,
-                    use_cache=True,
-                    keep=keep,
-                )
+            def run() -> Output:
+                arguments = (embeddings, self.mask, positions, self.cache)
+                return _run(self.backbone, self.start, *arguments, use_cache=True, keep=keep)
+
+            return self.made.run(self.backbone, run, keep, gate)
 
         self.logits, self.cache = _seen(self.watch, self.numbers, places, last, model)
 
@@ -468,7 +514,7 @@ class _CachedRows:
 
     def select(self, rows: Tensor) -> None:
         self.mask, self.logits = self.mask[rows], self.logits[rows]
-        self.changes = _select(self.changes, rows)
+        self.made = self.made.select(rows)
         self.next_position, self.next_place = self.next_position[rows], self.next_place[rows]
         self.numbers = [self.numbers[row] for row in rows.tolist()]
         self.cache = self.backbone.runner.select(self.cache, rows)
@@ -484,30 +530,29 @@ class _RepeatedRows:
         lengths: Tensor,
         numbers: list[int],
         watch: Watch | None,
-        changes: Changes | None = None,
-        begins: Tensor | None = None,
+        made: _Made,
+        begins: Tensor,
     ):
         self.backbone, self.embeddings, self.lengths = backbone, embeddings, lengths
         self.numbers, self.watch = numbers, watch
-        self.changes, self.begins = changes, begins
+        self.made, self.begins = made, begins
         self._run()
 
     def _run(self) -> None:
         mask = Assembled(self.embeddings, self.lengths).mask
         s = torch.arange(mask.shape[1], device=mask.device)[None]
         last, places = s == (self.lengths - 1)[:, None], torch.where(mask, s, -1)
-
-        gate = None if self.begins is None else places >= self.begins[:, None]
+        gate = places >= self.begins[:, None]
 
         def logits(part: tuple[slice, slice]) -> Tensor:
-            rows = torch.arange(len(mask), device=mask.device)[part[0]]
-            edits = _changing(_select(self.changes, rows), None if gate is None else gate[part])
+            made = self.made.select(torch.arange(len(mask), device=mask.device)[part[0]])
 
             def model(keep: Tensor) -> Output:
-                with editing(*edits):
-                    return self.backbone.runner(
-                        self.embeddings[part], mask[part], _count(mask[part]), keep=keep
-                    )
+                def run() -> Output:
+                    arguments = (self.embeddings[part], mask[part], _count(mask[part]))
+                    return self.backbone.runner(*arguments, keep=keep)
+
+                return made.run(self.backbone, run, keep, gate[part])
 
             return _seen(self.watch, self.numbers[part[0]], places[part], last[part], model).logits
 
@@ -530,8 +575,7 @@ class _RepeatedRows:
             self.lengths[rows],
             self.logits[rows],
         )
-        self.changes = _select(self.changes, rows)
-        self.begins = None if self.begins is None else self.begins[rows]
+        self.made, self.begins = self.made.select(rows), self.begins[rows]
         self.numbers = [self.numbers[row] for row in rows.tolist()]
 
 

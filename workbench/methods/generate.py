@@ -112,7 +112,7 @@ def _served_together(
     for row, method in enumerate(methods):
         settings = config or default_config(method)
         injection = made[id(method)]
-        alone = None if injection.view is None else id(method)  # other weights take a pass of their own
+        alone = id(method) if injection.apart else None
         groups.setdefault(repr((injection.shape, alone, settings)), ([], settings))[0].append(row)
     for rows, settings in groups.values():
         yield rows, made, settings
@@ -177,7 +177,7 @@ def write(
         backbone, int(rows.lengths.max()) + injection.length + config.max_new_tokens, injection.length
     )
     dice = [torch.Generator().manual_seed((config.seed << 20) + number) for number in numbers]
-    ends = _end_tokens(backbone)
+    ends = end_tokens(backbone)
     written: list[list[int]] = [[] for _ in asked]
     decoder = Decoder(backbone, rows, injection, watch)
     while decoder.active:
@@ -240,7 +240,7 @@ def choose(logits: Tensor, config: GenerateConfig, dice: Sequence[torch.Generato
     return order.indices.gather(1, rank)[:, 0]
 
 
-def _end_tokens(backbone: Backbone) -> set[int]:
+def end_tokens(backbone: Backbone) -> set[int]:
     """Every id that ends a text, by the generation config and the tokenizer."""
     ends: set[int] = set()
     for source in (getattr(backbone.model, "generation_config", None), backbone.tokenizer):

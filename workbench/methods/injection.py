@@ -21,6 +21,10 @@ from workbench.methods.rows import Rows
 
 KeysValues = tuple[Tensor, Tensor]
 
+LogitChange = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits (N, V), the number of each one's row (N,), what the last block gave there before any norm (N, width)) to the logits
+that take their place."""
+
 
 @dataclass(frozen=True)
 class Injection:
@@ -35,6 +39,8 @@ class Injection:
     weight_changes: of B rows, what each row's instruction makes of the weights: a change for each of them, see `linear_outputs`,
         whose hooks are in `view`. The instruction but for its last token is read under the weights as they are, its last token
         and all that follows under the changed ones. What stands from `answer_start` on is not looked at; K is 1.
+    logit_changes: of B rows, what each row's instruction makes of the logits that predict its answer: those after the
+        instruction's last token and after all that follows. What stands from `answer_start` on is not looked at; K is 1.
     forget: whether, with weight changes, the instruction but for its last token is then left out of what the model reads.
     members: (B,) which of the K each row takes; None where K is 1.
     """
@@ -46,6 +52,7 @@ class Injection:
     state: Any = None
     view: Any = None
     weight_changes: Callable[[Rows], Changes] | None = None
+    logit_changes: Callable[[Rows], LogitChange] | None = None
     forget: bool = False
     members: Tensor | None = None
 
@@ -75,7 +82,13 @@ class Injection:
             self.state is None,
             self.view is None,
             self.weight_changes is None,
+            self.logit_changes is None,
         )
+
+    @property
+    def apart(self) -> bool:
+        """Whether it takes a batch of its own: what changes weights or logits has K = 1."""
+        return self.view is not None or self.logit_changes is not None
 
     def select(self, rows: Tensor) -> Injection:
         """The same for the named rows of the batch."""
@@ -100,9 +113,9 @@ def join(injections: Sequence[Injection], members: Tensor) -> Injection:
             "prompts of one batch need one shape, but these differ in tokens, layers or kind; "
             "train or run them apart"
         )
-    if first.view is not None:
+    if first.apart:
         raise WorkbenchError(
-            "methods that change weights run one at a time; give one of them a batch of its own"
+            "methods that change weights or logits run one at a time; give one of them a batch of its own"
         )
 
     def cat(get: Any, dim: int = 0) -> Tensor:

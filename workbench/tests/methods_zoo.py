@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
-from workbench.backbones.layer_inputs import reading
+from workbench.backbones.layer_inputs import reading, seeing
 from workbench.methods import priors
 from workbench.methods.deep_prompt import DeepPrompt
 from workbench.methods.initial_state import InitialState
@@ -16,7 +17,9 @@ from workbench.methods.injection import Injection
 from workbench.methods.lora import LoRA
 from workbench.methods.method import Method
 from workbench.methods.p_tuning import PTuning
+from workbench.methods.pointer_cache import PointerCache
 from workbench.methods.prefix_prompt import PrefixPrompt
+from workbench.methods.prompt_bias import PromptBias
 from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
 from workbench.methods.synthetic_gradient import SyntheticGradient
@@ -61,6 +64,8 @@ MAKERS: dict[str, Callable[[Backbone, int], Method]] = {
     "synthetic-gradient, rank 1": lambda b, seed: off_its_start(
         SyntheticGradient(b, hidden=8, step_size=3.0, rank=1, layers=(0, -1), seed=seed), seed
     ),
+    "prompt-bias": lambda b, seed: PromptBias(b, bias=2.0 + seed),
+    "pointer-cache": lambda b, seed: PointerCache(b, share=0.3 + 0.1 * seed, sharpness=4.0),
 }
 """A name for each form of each method: (backbone, seed) to the method, before training."""
 
@@ -71,6 +76,8 @@ def alone(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
     Vectors at layers are read in the same run as the tokens, each layer with a mask of its own; only keys, values and a
     state, which no token can stand for, are a cache.
     """
+    if injection.logit_changes is not None:
+        return _changed_one_by_one(backbone, row, injection)
     backbone = injection.view or backbone
     if injection.weight_changes is not None:
         backbone = _by_hand(backbone, row, injection)
@@ -100,6 +107,19 @@ def alone(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
     else:
         logits = _in_one_run(backbone, whole, deep, injection.cut)[-size:]
     return logits[row.answer_start + injection.length - 1 : -1]
+
+
+def _changed_one_by_one(backbone: Backbone, row: Encoded, injection: Injection) -> Tensor:
+    """Each logit of the answer after the change that the instruction makes where nothing follows it."""
+    assert injection.logit_changes is not None
+    last: list[Tensor] = []  # what the last layer gives
+    with seeing(lambda layer, hidden: last.append(hidden[0]) if layer == backbone.num_layers else None):
+        plain = alone(backbone, row, replace(injection, logit_changes=None))
+    instruction = Encoded(row.ids[: row.answer_start], row.answer_start, 0)
+    change = injection.logit_changes(Rows.collate([instruction]))
+    before = last[-1][-len(plain) - 1 : -1]
+    one = torch.zeros(1, dtype=torch.long)
+    return torch.cat([change(logits[None], one, h[None]) for logits, h in zip(plain, before, strict=True)])
 
 
 def _by_hand(backbone: Backbone, row: Encoded, injection: Injection) -> Backbone:

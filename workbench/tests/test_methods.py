@@ -35,10 +35,10 @@ from workbench.training.fit import fit
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else ("llama", "rwkv")
 SERVED = {
     "attention": set(MAKERS) - {"initial-state"},
-    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state", "lora", "synthetic-gradient", "synthetic-gradient, rank 1"},
-    "hybrid": {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora"},
+    "recurrent": {"soft-prompt", "deep-prompt", "deep-prompt, no input", "p-tuning", "p-tuning, LSTM", "initial-state", "lora", "synthetic-gradient", "synthetic-gradient, rank 1", "prompt-bias", "pointer-cache"},
+    "hybrid": {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora", "prompt-bias", "pointer-cache"},
 }  # fmt: skip
-EVERYWHERE = {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora"}
+EVERYWHERE = {"soft-prompt", "p-tuning", "p-tuning, LSTM", "lora", "prompt-bias", "pointer-cache"}
 NO_WRITERS = ("gemma3_text",)  # a norm stands between every matrix and the residual stream
 WINDOWED = ("gemma3_text", "mistral")
 ROWS = [
@@ -124,13 +124,13 @@ def test_gradients_are_those_of_rows_alone(architecture: str, name: str) -> None
 def test_two_prompts_in_one_batch(architecture: str, name: str) -> None:
     """Contract 4, its ground: rows that name different prompts get each what their own gives.
 
-    Two changes of the weights cannot share a run, and are refused.
+    Two changes of weights or logits cannot share a run, and are refused.
     """
     backbone = zoo.backbone(architecture)
     injections = [made(architecture, name, seed).injection() for seed in (0, 1)]
     members = torch.tensor([1, 0, 1])
-    if injections[0].view is not None:
-        with pytest.raises(WorkbenchError, match="change weights run one at a time"):
+    if injections[0].apart:
+        with pytest.raises(WorkbenchError, match="change weights or logits run one at a time"):
             join(injections, members)
         return
     with torch.no_grad():
