@@ -103,7 +103,7 @@ class Backbone:
         """What one row remembers, in numbers kept: `fixed` whatever was read, and `per_token` more for each token.
 
         Counted in the cache after two and after three tokens, so a sliding window counts as per token. Both are
-        0 for a model that gives no cache (RecurrentGemma keeps its state in its modules).
+        0 for a model that gives no cache.
         """
         two, three = (_numbers(self._cache(tokens)) for tokens in (2, 3))
         return {"fixed": two - 2 * (three - two), "per_token": three - two}

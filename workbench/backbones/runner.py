@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, RwkvForCausalLM
 
-from workbench.backbones import layer_inputs, recompute, rwkv
+from workbench.backbones import layer_inputs, module_state, recompute, rwkv
 from workbench.errors import WorkbenchError
 
 
@@ -86,22 +86,28 @@ class TransformersRunner:
         self.cache_argument = next((n for n in ("past_key_values", "cache_params") if n in accepted), None)
         self.keeps_logits = "logits_to_keep" in accepted
         self.lock: Any = contextlib.nullcontext()
+        self.places: module_state.Places = {}
 
     def guard_module_state(self) -> None:
-        """Serialise runs of a model that keeps its state in its modules (RecurrentGemma does).
+        """Serialise runs of a model that keeps its state in its modules, and carry that in its cache, if it has one.
 
         Found by looking, not by name: a run that leaves a new tensor attribute on a module shares it
         with every other thread.
         """
-        before = _tensor_attributes(self.model)
         embeddings = self.model.get_input_embeddings()(
             torch.zeros(1, 2, dtype=torch.long, device=_device(self.model))
         )
         ones = torch.ones(1, 2, dtype=torch.bool, device=embeddings.device)
-        with torch.no_grad():
-            self(embeddings, ones, torch.arange(2, device=embeddings.device)[None])
-        if _tensor_attributes(self.model) - before:
+
+        @torch.no_grad()
+        def run() -> None:
+            self(embeddings, ones, torch.arange(2, device=embeddings.device)[None], use_cache=True)
+
+        places = module_state.find(self.model, run)
+        if places:
             self.lock = threading.Lock()
+            if self.cache_argument and module_state.carries(places, DynamicCache(config=self.model.config)):
+                self.places = places
 
     def __call__(
         self,
@@ -121,11 +127,17 @@ class TransformersRunner:
         }
         if self.takes_positions:
             arguments["position_ids"] = positions
+        if self.places and use_cache and cache is None:
+            cache = DynamicCache(config=self.model.config)
         if cache is not None:
             arguments[self.cache_argument or "past_key_values"] = cache
         if keep is not None and self.keeps_logits:
             arguments["logits_to_keep"] = keep
-        with recompute.model_run(self.lock, use_cache):
+        kept = cache if use_cache else None
+        with (
+            recompute.model_run(self.lock, use_cache),
+            module_state.carried(self.model, self.places, kept),
+        ):
             output = self.model(**arguments)
         logits = output.logits
         if keep is not None and not self.keeps_logits:
@@ -133,6 +145,8 @@ class TransformersRunner:
         found = getattr(output, "past_key_values", None)
         if found is None:
             found = getattr(output, "cache_params", None)
+        if self.places:  # it gives none, but has written into it
+            found = cache
         return Output(logits, found if use_cache else None)
 
     def expand(self, cache: Any, rows: Tensor | int) -> Any:
@@ -221,13 +235,3 @@ def make_runner(model: PreTrainedModel) -> Runner:
 
 def _device(model: PreTrainedModel) -> torch.device:
     return model.get_input_embeddings().weight.device  # type: ignore[return-value]
-
-
-def _tensor_attributes(model: PreTrainedModel) -> set[tuple[str, str]]:
-    """Tensors that hang on modules outside parameters and buffers, as (module, attribute)."""
-    return {
-        (name, key)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, Tensor)
-    }

@@ -26,6 +26,7 @@ from workbench.tasks.encode import Encoded
 from workbench.tests import zoo
 
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else zoo.EVERY_COMMIT
+CHOSEN = (*CHOSEN, zoo.WITHOUT_CACHE)
 TOLERANCE = 1e-5  # of the largest logit
 PROMPT = 4
 
@@ -225,9 +226,9 @@ def test_saved_method_loads_elsewhere(architecture: str, tmp_path) -> None:  # t
 
 
 def test_probe_refuses_what_is_wrong() -> None:
-    """The layouts known to be wrong in transformers are found by trying: Mamba behind a cache, RecurrentGemma's cache."""
+    """The layouts known to be wrong in transformers are found by trying: Mamba behind a cache, RecurrentGemma behind pads."""
     assert not zoo.backbone("mamba").layouts.shared_prefix
-    assert not zoo.backbone("recurrent_gemma").layouts.decoding
+    assert not zoo.backbone("recurrent_gemma").layouts.left_padding
     assert all(vars(zoo.backbone("llama").layouts).values())
 
 

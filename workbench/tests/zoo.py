@@ -6,6 +6,7 @@ of 1e-5 protects nothing; here such a mistake moves them by far more (`test_cont
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -101,6 +102,8 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
 }
 ARCHITECTURES = tuple(_SIZES)
+WITHOUT_CACHE = "llama without a trusted cache"
+"""No architecture: the backbone of Llama as one whose cache comes out wrong, whose rows are read again for each token."""
 
 
 def make_model(architecture: str, scale: float = 6.0, seed: int = 0) -> torch.nn.Module:
@@ -127,9 +130,14 @@ def make_model(architecture: str, scale: float = 6.0, seed: int = 0) -> torch.nn
 def backbone(architecture: str) -> Backbone:
     """The shared backbone of that architecture; frozen, so sharing is safe.
 
-    RWKV and Mamba in float64: with weights of this scale their exponentials cost float32 four of its digits,
-    in a row alone as well.
+    RWKV, Mamba and RecurrentGemma in float64: with weights of this scale their exponentials cost float32 four of its
+    digits, in a row alone as well.
     """
+    if architecture == WITHOUT_CACHE:
+        view = backbone("llama").view()
+        wrong = ("left_padding", "decoding", "shared_prefix", "padding_after_prefix")
+        view.layouts = dataclasses.replace(view.layouts, **dict.fromkeys(wrong, False))
+        return view
     model = make_model(architecture)
-    exact = model.double() if architecture in ("rwkv", "mamba") else model
+    exact = model.double() if architecture in ("rwkv", "mamba", "recurrent_gemma") else model
     return Backbone(exact, tokenizer(), f"small-{architecture}")
