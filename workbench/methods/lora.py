@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.linear_outputs import LowRank, fold, foldable
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.injection import Injection
 from workbench.methods.method import Method
@@ -71,7 +72,7 @@ class LoRA(Method):
         places: place ("layer 0 self_attn q_proj", …) to the name of that module in the model.
         down: place to (rank, in), started uniform within 1/√in, as PEFT does. Trained.
         up: place to (out, rank), started at zero. Trained. Both are float32, or float64 on a float64 backbone.
-        view: the backbone with the change.
+        backbone, view: the backbone as it is, and with the change.
 
     Raises:
         WorkbenchError: targets that the backbone does not have, that PEFT cannot change, or that the backbone does not
@@ -84,6 +85,7 @@ class LoRA(Method):
     def __init__(self, backbone: Backbone, config: LoRAConfig | None = None, **fields: Any):
         config = config or LoRAConfig(**fields)
         super().__init__(backbone, config)
+        self.backbone = backbone
         self.places, self.view = _choose(backbone, config)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         dice = torch.Generator().manual_seed(config.seed)
@@ -96,6 +98,33 @@ class LoRA(Method):
     def injection(self) -> Injection:
         """The view: the backbone with the change."""
         return Injection(view=self.view)
+
+    @torch.no_grad()
+    def merged(self) -> Backbone:
+        """A backbone with the change, as it is now, in its matrices: one that other methods can be trained on.
+
+        >>> wb.SyntheticGradient(lora.merged(), source="tokens")
+
+        A view of the backbone that shares every tensor but the changed ones. Nothing of PEFT is in it, and nothing of it has a
+        gradient.
+
+        Raises:
+            WorkbenchError: a changed layer that is no plain matrix (quantised, say).
+        """
+        merged = self.backbone.view()
+        merged.name = f"{self.backbone.name} with a LoRA merged"
+        changes = {}
+        for place, name in self.places.items():
+            layer = merged.model.get_submodule(name)
+            if not foldable(layer):
+                raise WorkbenchError(
+                    f"{place} of {self.backbone.name} is a {type(layer).__name__}, no plain matrix that a change can be added "
+                    "to; load the backbone without quantisation, or use the LoRA as a method"
+                )
+            up = self.up[place] * (self.config.alpha / self.config.rank)
+            changes[name] = LowRank(up[None], self.down[place][None])
+        fold(merged.model, changes)
+        return merged
 
     @torch.no_grad()
     def snapshot(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from workbench.methods.apply import answer_logits
 from workbench.methods.generate import GenerateConfig, generate
 from workbench.methods.lora import LoRA, LoRAConfig, linear_layers
 from workbench.methods.rows import Rows
+from workbench.methods.soft_prompt import SoftPrompt
 from workbench.tasks.encode import Encoded
 from workbench.tests import zoo
 from workbench.tests.methods_zoo import changed
@@ -198,6 +199,64 @@ def test_snapshots_hold_the_change_s_singular_values() -> None:
     for place, values in method.snapshot().items():
         full = (method.up[place] @ method.down[place]).detach() * 5 / 3
         torch.testing.assert_close(values, torch.linalg.svdvals(full)[:3])
+
+
+@every_backbone
+def test_merged_it_is_a_backbone_of_its_own(architecture: str) -> None:
+    """Protects a tuned backbone as the base of other methods: the LoRA's logits to rounding, nothing of PEFT, the change as it
+    was when it was merged, all other tensors shared, and the backbone's own bits where they were."""
+    backbone = zoo.backbone(architecture)
+    weights, plain = fingerprint(backbone), logits(backbone)
+    method = changed(LoRA(backbone, rank=2, alpha=5), 0)
+    merged = method.merged()
+    expected = logits(method.view)
+    assert distance(expected, plain) > 1000 * TOLERANCE
+    assert distance(logits(merged), expected) < TOLERANCE
+    own, theirs = merged.model.state_dict(), backbone.model.state_dict()
+    assert own.keys() == theirs.keys() and not any("lora" in name for name in own)
+    apart = {name.removesuffix(".weight") for name in own if own[name].data_ptr() != theirs[name].data_ptr()}
+    assert apart == set(method.places.values())
+    kinds = [[type(m) for m in b.model.modules()] for b in (merged, backbone)]
+    assert kinds[0] == kinds[1] and not hasattr(merged.model, "peft_config")
+    assert not any(p.requires_grad for p in merged.model.parameters())
+    assert set(merged.layers) <= set(merged.model.modules())
+    assert merged.name == f"{backbone.name} with a LoRA merged" and backbone.name == f"small-{architecture}"
+    with torch.no_grad():
+        method.up[next(iter(method.places))].mul_(-1)
+    assert distance(logits(merged), expected) < TOLERANCE < distance(logits(method.view), expected)
+    del method
+    assert fingerprint(backbone) == weights and torch.equal(logits(backbone), plain)
+
+
+def test_another_method_stands_on_what_was_merged() -> None:
+    """Protects stages: a method made for the merged backbone reads, writes and is trained under the changed weights."""
+    backbone = zoo.backbone("llama")
+    lora = changed(LoRA(backbone, rank=2), 0)
+    merged = lora.merged()
+    method = SoftPrompt(merged, tokens=3)
+    with torch.no_grad():
+        found, _ = answer_logits(merged, Rows.collate(ROWS), method.injection())
+        beside, _ = answer_logits(lora.view, Rows.collate(ROWS), method.injection())
+        apart, _ = answer_logits(backbone, Rows.collate(ROWS), method.injection())
+    assert distance(found, beside) < TOLERANCE and distance(apart, beside) > 1000 * TOLERANCE
+    again = LoRA(merged, rank=1)
+    assert again.places == lora.places and torch.equal(logits(again.view), logits(merged))
+    twice = changed(again, 1).merged()
+    assert distance(logits(twice), logits(again.view)) < TOLERANCE
+
+
+def test_what_cannot_be_merged_is_refused() -> None:
+    """Protects quantised backbones, whose matrices are no tensor of floats: one sentence, and nothing half merged."""
+    backbone = zoo.backbone("llama").view()
+    method = changed(LoRA(backbone, rank=2), 0)
+
+    class Packed(torch.nn.Linear):
+        """Stands for a layer that does not multiply by its weight as it is."""
+
+    place, name = list(method.places.items())[-1]
+    backbone.model.get_submodule(name).__class__ = Packed
+    with pytest.raises(WorkbenchError, match=f"{place} of small-llama is a Packed, no plain matrix"):
+        method.merged()
 
 
 def test_targets() -> None:
