@@ -25,15 +25,15 @@ import torch
 from numpy.typing import NDArray
 
 from workbench.analysis.surroundings import EMBEDDINGS
-from workbench.analysis.trace import Trace, trace
+from workbench.analysis.trace import trace
 from workbench.analysis.trace_places import OUTPUT
 from workbench.analysis.trajectories import localisation, measure_paths
+from workbench.analysis.walks import answers, paths, read_behind, vocabulary
 from workbench.backbones.backbone import Backbone, load_backbone
 from workbench.backbones.untrained import untrained
 from workbench.claims.kept import Kept, keep
 from workbench.claims.study import Progress, check_study
 from workbench.methods.generate import GenerateConfig
-from workbench.tasks.encode import Encoded, encode_question
 from workbench.tasks.task import load_task
 
 SAMPLED = "sampled"
@@ -42,7 +42,6 @@ _WAYS = 8  # that the questions of one seed are gone on from
 
 Floats = NDArray[np.float64]
 Paths = list[NDArray[Any]]
-Tokens = Sequence[NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -165,15 +164,15 @@ def paths_of(ways: Mapping[str, Paths], seed: int = 0) -> dict[str, Any]:
         random: of the spread of each of these against walks; size: spread and step of the answers and the walks.
     """
     of = partial(localisation, draws=200, seed=seed)
-    walks, answers = ways["walks"], ways[SAMPLED]
-    table = measure_paths({"": answers}, {"": walks}, draws=0).set_index(["reference", "measure"]).value
+    walks, written = ways["walks"], ways[SAMPLED]
+    table = measure_paths({"": written}, {"": walks}, draws=0).set_index(["reference", "measure"]).value
     return {
-        "tokens": float(np.median([len(path) for path in answers])),
-        "paths": sum(len(path) > 1 for path in answers),
-        "spread": of(answers, walks)._asdict(),
-        "step": of(answers, walks, of="step")._asdict(),
-        "others": of(answers, "others").value,
-        "shuffled_steps": of(answers, "shuffled", of="step").value,
+        "tokens": float(np.median([len(path) for path in written])),
+        "paths": sum(len(path) > 1 for path in written),
+        "spread": of(written, walks)._asdict(),
+        "step": of(written, walks, of="step")._asdict(),
+        "others": of(written, "others").value,
+        "shuffled_steps": of(written, "shuffled", of="step").value,
         "walks": of(ways["others"], walks).value,
         **{way: of(ways[way], walks).value for way in ("local", "greedy", "shuffled")},
         "random": of(ways["random"], ways["random walks"]).value,
@@ -195,39 +194,26 @@ def _write(
         trace(backbone, prompts, places, "answer", generate=how)
         for how in (warm, replace(warm, temperature=0.0))
     )
-    answers = _tokens(sampled, len(prompts))
-    questions = [encode_question(p, backbone.tokenizer, warm.text).ids for p in prompts]
-    words = vocabulary(backbone)
-    walks, others = ([dice.choice(words, len(answer)) for answer in answers] for _ in range(2))
-    local = [dice.choice(near(backbone, words, dice.choice(words)), len(answer)) for answer in answers]
-    mixed = [dice.permutation(answer) for answer in answers]
+    written, words = answers(sampled), vocabulary(backbone)
+    walks, others = ([dice.choice(words, len(answer)) for answer in written] for _ in range(2))
+    local = [dice.choice(near(backbone, words, dice.choice(words)), len(answer)) for answer in written]
+    mixed = [dice.permutation(answer) for answer in written]
     blank = untrained(backbone, seed)
 
-    def read(by: Backbone, tokens: Tokens) -> dict[str, Paths]:
-        rows = [
-            Encoded((*question, *map(int, answer)), len(question), 0)
-            for question, answer in zip(questions, tokens, strict=True)
-            if len(answer)
-        ]
-        return _paths(trace(by, rows, places, "answer"))
+    def read(by: Backbone, tokens: Sequence[NDArray[np.int64]]) -> dict[str, Paths]:
+        return paths(read_behind(by, prompts, tokens, places, warm.text))
 
     ways = {
-        SAMPLED: _paths(sampled),
-        "greedy": _paths(greedy),
+        SAMPLED: paths(sampled),
+        "greedy": paths(greedy),
         "walks": read(backbone, walks),
         "others": read(backbone, others),
         "local": read(backbone, local),
         "shuffled": read(backbone, mixed),
-        "random": read(blank, answers),
+        "random": read(blank, written),
         "random walks": read(blank, walks),
     }
-    return {place: paths_of({way: paths[place] for way, paths in ways.items()}, seed) for place in places}
-
-
-def vocabulary(backbone: Backbone) -> NDArray[np.int64]:
-    """The tokens that a walk is drawn from: those of the tokenizer that are not special."""
-    size = min(backbone.vocabulary_size, len(backbone.tokenizer))
-    return np.setdiff1d(np.arange(size), backbone.tokenizer.all_special_ids)
+    return {place: paths_of({way: there[place] for way, there in ways.items()}, seed) for place in places}
 
 
 def near(backbone: Backbone, words: NDArray[np.int64], token: int) -> NDArray[np.int64]:
@@ -235,15 +221,3 @@ def near(backbone: Backbone, words: NDArray[np.int64], token: int) -> NDArray[np
     table = backbone.vocabulary().float().cpu()
     distance = torch.cdist(table[[int(token)]], table[torch.from_numpy(words)])[0]
     return words[distance.topk(min(_NEAR, len(words)), largest=False).indices.numpy()]
-
-
-def _tokens(seen: Trace, texts: int) -> list[NDArray[np.int64]]:
-    """Of each text the tokens that were written."""
-    text, token = seen.rows["text"].to_numpy(), seen.rows["token_id"].to_numpy()
-    return [token[text == number] for number in range(texts)]
-
-
-def _paths(seen: Trace) -> dict[str, Paths]:
-    """Place to the paths of the texts that have tokens."""
-    cuts = np.flatnonzero(np.diff(seen.rows["text"].to_numpy())) + 1
-    return {place: np.split(seen[place], cuts) for place in seen.places}

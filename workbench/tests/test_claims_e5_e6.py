@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 
 from workbench import cli, load_backbone
 from workbench.analysis.trace import trace
+from workbench.analysis.walks import vocabulary
 from workbench.backbones.untrained import untrained
 from workbench.claims import CLAIMS, ClustersConfig, PathsConfig, answer_paths, reproduce, task_clusters
 from workbench.claims.answer_paths import SAMPLED, PathsCell, paths_of, run_paths
@@ -34,8 +34,6 @@ from workbench.claims.task_clusters import (
     shuffled_words,
 )
 from workbench.errors import WorkbenchError
-from workbench.methods.generate import GenerateConfig
-from workbench.tasks.encode import Encoded, encode_question
 
 SEEDS = 5
 
@@ -261,45 +259,10 @@ def test_e5_on_planted_truths(planted: dict[str, Any], effect: float, verdict: s
     assert found["effect"] == pytest.approx(effect, abs=0.06) and found["paths"] == 1
 
 
-def test_walks_stand_where_the_answers_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long, behind the same questions: read again, the answers' own tokens give the states seen while writing.
-
-    The broken variant: behind other questions they do not.
-    """
-    config = replace(PathsConfig(), questions=6, tokens=6)
-    backbone = load_backbone("tiny-llama", device="cpu")
-    prompts = [e.prompt for e in answer_paths.load_task("running", split="test", n=6, seed=99)]
-    seen = trace(
-        backbone, prompts, "output", "answer", generate=GenerateConfig(max_new_tokens=6, temperature=1.0)
-    )
-    tokens = answer_paths._tokens(seen, 6)
-    read: list[list[Encoded]] = []
-
-    def spy(by: Any, rows: Any, *more: Any, **options: Any) -> Any:
-        if isinstance(rows[0], Encoded):
-            read.append(rows)
-        return trace(by, rows, *more, **options)
-
-    monkeypatch.setattr(answer_paths, "trace", spy)
-    answer_paths._write(config, backbone, prompts, ("output",), 0)
-    questions = [encode_question(p, backbone.tokenizer).ids for p in prompts]
-    kept = [q for q, answer in zip(questions, tokens, strict=True) if len(answer)]
-    assert len(read) == 6
-    for rows in read:
-        assert [row.ids[: row.answer_start] for row in rows] == kept
-        assert [len(row.ids) - row.answer_start for row in rows] == [len(t) for t in tokens if len(t)]
-    rows = [Encoded((*q, *map(int, t)), len(q), 0) for q, t in zip(questions, tokens, strict=True) if len(t)]
-    assert np.allclose(trace(backbone, rows, "output", "answer")["output"], seen["output"], atol=1e-4)
-    turned = [replace(row, ids=(*other.ids[: other.answer_start], *row.ids[row.answer_start :]), answer_start=other.answer_start)
-              for row, other in zip(rows, rows[1:] + rows[:1], strict=True)]  # fmt: skip
-    assert not np.allclose(trace(backbone, turned, "output", "answer")["output"], seen["output"], atol=1e-2)
-
-
 def test_a_local_path_is_among_near_tokens() -> None:
-    """The token itself and those nearest to it; no special token is ever drawn."""
+    """The token itself and those nearest to it."""
     backbone = load_backbone("tiny-llama", device="cpu")
-    words = answer_paths.vocabulary(backbone)
-    assert not set(words) & set(backbone.tokenizer.all_special_ids) and len(words) > 3000
+    words = vocabulary(backbone)
     found = answer_paths.near(backbone, words, words[50])
     table = backbone.vocabulary().numpy()
     distance = np.linalg.norm(table[words] - table[words[50]], axis=1)
@@ -320,6 +283,12 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "rules"
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was read and written, shared by the tests."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.mark.parametrize(
     ("name", "cells", "trials"),
     [
@@ -331,10 +300,12 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("E6", [f"tiny-llama/{p}" for p in ("layer 1", "layer 2", "layer 3", "output")], 12),
     ],
 )
-def test_each_claim_end_to_end(name: str, cells: list[str], trials: int, rules: Path, tmp_path: Path) -> None:
+def test_each_claim_end_to_end(
+    name: str, cells: list[str], trials: int, rules: Path, runs: Path, tmp_path: Path
+) -> None:
     """A small study of each: plain JSON, every trial accounted for, the verdict that of its own numbers."""
     config = CLAIMS[name].settings().quick()
-    found = reproduce(name, config, tmp_path, tmp_path / "runs", rules)
+    found = reproduce(name, config, tmp_path, runs, rules)
     text = (tmp_path / f"{name}.json").read_text()
     evidence: dict[str, Any] = json.loads(
         text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON")
@@ -354,7 +325,9 @@ def test_each_claim_end_to_end(name: str, cells: list[str], trials: int, rules: 
 @pytest.mark.parametrize(
     ("run", "config"), [(run_paths, PathsConfig().quick()), (run_clusters, ClustersConfig().quick())]
 )
-def test_what_is_kept_is_found_again(run: Callable[..., Any], config: Any, tmp_path: Path) -> None:
+def test_what_is_kept_is_found_again(
+    run: Callable[..., Any], config: Any, runs: Path, tmp_path: Path
+) -> None:
     """Stopped after the first reading, it goes on with the rest and ends with the same numbers as at once."""
     told: list[tuple[int, int]] = []
 
@@ -362,10 +335,10 @@ def test_what_is_kept_is_found_again(run: Callable[..., Any], config: Any, tmp_p
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(run(config, tmp_path / "a", report=stop))
-    cells = list(run(config, tmp_path / "a", report=lambda p: told.append((p.done, p.left))))
+        list(run(config, tmp_path, report=stop))
+    cells = list(run(config, tmp_path, report=lambda p: told.append((p.done, p.left))))
     assert told[0][0] == 0 and told[-1][1] == 0 < told[-1][0]
-    whole = list(run(config, tmp_path / "b"))
+    whole = list(run(config, runs))
     for cell, other in zip(cells, whole, strict=True):
         assert cell.name == other.name
         assert [t.facts for t in cell.trials] == [t.facts for t in other.trials]
