@@ -19,9 +19,8 @@ from workbench.backbones.layer_inputs import seeing
 from workbench.backbones.runner import Output
 from workbench.tasks.encode import Encoded
 
-# logits that are turned into probabilities at a time: on a CPU as many as a core's cache holds
-_SCORED = {"cpu": 1 << 20}
-_SCORED_ELSEWHERE = 1 << 24
+# logits that are turned into probabilities at a time; on a CPU so few that they stay in its cache
+_SCORED, _SCORED_ON_CPU = 1 << 24, 1 << 20
 
 
 class TraceWatch:
@@ -109,7 +108,7 @@ class TraceWatch:
         for place, number in self._states.items():  # what is kept stands in a run's last column, see `ends`
             self._found[place].append(_kept(state_vectors(output.cache, number)[row]))
         if bool(scored.any()):
-            # of what only the head was asked for as well, a few rows, the number is thrown away: to pick is to copy
+            # the few rows that were kept for their next token are scored as well, since leaving them out copies the others
             all_scores = log_probabilities(output.logits, targets[keep].clamp(min=0))
             rows_at, columns_at = scored.nonzero(as_tuple=True)
             self._scores[index[rows_at], following[rows_at, columns_at]] = all_scores[scored[keep]]
@@ -146,7 +145,8 @@ class TraceWatch:
 
 def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     """(N,) log-probability in nats of tokens (N,) under logits (N, V), float32; a few rows at a time."""
-    size = max(1, _SCORED.get(logits.device.type, _SCORED_ELSEWHERE) // logits.shape[1])
+    most = _SCORED_ON_CPU if logits.device.type == "cpu" else _SCORED
+    size = max(1, most // logits.shape[1])
     parts = zip(logits.split(size), tokens.split(size), strict=True)
     return torch.cat(
         [-torch.nn.functional.cross_entropy(part.float(), t, reduction="none") for part, t in parts]
