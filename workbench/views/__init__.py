@@ -9,15 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.views.activation_map import ActivationMap
+    from workbench.views.activation_space import ActivationSpace
     from workbench.views.answers import Answers
     from workbench.views.answers_beside import AnswersBeside
     from workbench.views.browser import RunBrowser
     from workbench.views.brushed import Brushed
     from workbench.views.cards import Cards, Forgetting
+    from workbench.views.cluster_numbers import ClusterNumbers
     from workbench.views.curves import Curves
     from workbench.views.drift import Drift
     from workbench.views.figures import figure
     from workbench.views.first_prompt import FirstPrompt
+    from workbench.views.generation_walk import GenerationWalk
     from workbench.views.landscape import Landscape
     from workbench.views.layer_activations import LayerActivations
     from workbench.views.live import LiveFigure
@@ -25,20 +29,25 @@ if TYPE_CHECKING:
     from workbench.views.overview import Claims, Installed, Notebooks, Runs
     from workbench.views.prior_posterior import PriorPosterior
     from workbench.views.prior_samples import PriorSamples
+    from workbench.views.selected_texts import SelectedTexts
     from workbench.views.sentence_paths import SentencePaths
     from workbench.views.shift import Shift
     from workbench.views.view import View
 
 _HOMES = {
+    "ActivationMap": "activation_map",
+    "ActivationSpace": "activation_space",
     "Answers": "answers",
     "AnswersBeside": "answers_beside",
     "Brushed": "brushed",
     "Cards": "cards",
     "Claims": "overview",
+    "ClusterNumbers": "cluster_numbers",
     "Curves": "curves",
     "Drift": "drift",
     "FirstPrompt": "first_prompt",
     "Forgetting": "cards",
+    "GenerationWalk": "generation_walk",
     "Installed": "overview",
     "Landscape": "landscape",
     "LayerActivations": "layer_activations",
@@ -49,21 +58,26 @@ _HOMES = {
     "PriorSamples": "prior_samples",
     "RunBrowser": "browser",
     "Runs": "overview",
+    "SelectedTexts": "selected_texts",
     "SentencePaths": "sentence_paths",
     "Shift": "shift",
     "View": "view",
     "figure": "figures",
 }
 __all__ = [  # written out, so that tools which only read see it
+    "ActivationMap",
+    "ActivationSpace",
     "Answers",
     "AnswersBeside",
     "Brushed",
     "Cards",
     "Claims",
+    "ClusterNumbers",
     "Curves",
     "Drift",
     "FirstPrompt",
     "Forgetting",
+    "GenerationWalk",
     "Installed",
     "Landscape",
     "LayerActivations",
@@ -74,6 +88,7 @@ __all__ = [  # written out, so that tools which only read see it
     "PriorSamples",
     "RunBrowser",
     "Runs",
+    "SelectedTexts",
     "SentencePaths",
     "Shift",
     "View",

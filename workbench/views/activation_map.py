@@ -9,7 +9,7 @@ Maps of layers are turned to one another, so a slider over layers moves what dif
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -284,14 +284,17 @@ class ActivationMap(View):
     def _legend(self) -> list[go.Scatter]:
         """An entry for each class, and for the mark of each run where there are several."""
         assert self.traces is not None
-        entries: list[tuple[str, str, str]] = []
-        if not (self.colour == "position" and self._along() is not None):
-            entries += [(name, "circle", colour) for name, colour in self._classes()[1]]
+        along = self.colour == "position" and self._along() is not None
+        entries = [] if along else [(name, "circle", colour) for name, colour in self._classes()[1]]
         if len(self.traces.traces) > 1:
-            runs = list(self.traces.traces)
-            entries += [
-                (name, MARKS[i % len(MARKS)], INK[self.theme]["quiet"]) for i, name in enumerate(runs)
-            ]
+            marks = [MARKS[number % len(MARKS)] for number in range(len(self.traces.traces))]
+            if self.colour == "run" and len(entries) == len(marks):
+                entries = [
+                    (name, mark, colour) for (name, _, colour), mark in zip(entries, marks, strict=True)
+                ]
+            else:
+                quiet = INK[self.theme]["quiet"]
+                entries += [(name, mark, quiet) for name, mark in zip(self.traces.traces, marks, strict=True)]
         return [
             go.Scatter(
                 x=[None], y=[None], mode="markers", name=escape(name), hoverinfo="skip",
@@ -360,9 +363,9 @@ class ActivationMap(View):
 
     def _top(self) -> int:
         """Pixels above the data, for the heading and the legend."""
-        names: Iterable[str] = [] if self.traces is None else [trace.name for trace in self._legend()]
-        rows, used = 1, 0.0
-        for name in names:
-            wide = 46 + 6.3 * len(name)
-            rows, used = (rows, used + wide) if used + wide < self.width - 80 else (rows + 1, wide)
+        longest = [0] if self.traces is None else [len(str(trace.name)) for trace in self._legend()]
+        columns = max(
+            1, int((self.width - 72) // (46 + 6.3 * max(longest)))
+        )  # plotly makes all as wide as the widest
+        rows = -(-len(longest) // columns)
         return 52 + 16 * max(1, len(self._below(self.shown))) + 21 * rows

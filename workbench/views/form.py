@@ -166,6 +166,21 @@ class Form(Generic[T]):
         """Calls `call` with the form whenever something was changed, right or wrong."""
         self._calls.append(call)
 
+    def refuse(self, name: str, sentence: str) -> None:
+        """Says at a field what whoever used its value found wrong with it; the next change takes that away.
+
+        name: a field, or "" for what is wrong with the whole.
+        """
+        self.errors = {name: sentence}
+        if name in self._rows:
+            _say(self._rows[name].children[-1], sentence)
+            self._rows[name].add_class("wb-wrong")
+            self.controls[name].unfold()
+        else:
+            _say(self._note, sentence)
+        if self._more and name in self._folded:
+            self._more.selected_index = 0
+
     def show_cost(self, cost: Cost | str | None, of: T | None = None) -> None:
         """Writes what a training would cost below the form; any change of the form takes it away again.
 
