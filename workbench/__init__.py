@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from workbench.analysis.clause_probes import train_probes
+    from workbench.analysis.forgetting import Forgetting, ForgettingStep, follow_forgetting, forgetting
     from workbench.analysis.trace import Trace, trace
     from workbench.backbones.backbone import Backbone, bundled, load_backbone
     from workbench.errors import WorkbenchError
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from workbench.methods.prompt_bias import PromptBias, PromptBiasConfig
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
     from workbench.methods.synthetic_gradient import SyntheticGradient, SyntheticGradientConfig
+    from workbench.tasks.checks import MustChoose, MustContain, MustMatch, MustNotContain
+    from workbench.tasks.clauses import Clause, ClausePrompt, from_story, load_prompts, split_clauses
     from workbench.tasks.encode import TextConfig
     from workbench.tasks.task import Example, Task, list_tasks, load_task
     from workbench.training.bank import BankStep, fit_many
@@ -47,6 +51,11 @@ if TYPE_CHECKING:
     from workbench.training.run import Run
 
 _HOMES = {
+    "train_probes": "analysis.clause_probes",
+    "Forgetting": "analysis.forgetting",
+    "ForgettingStep": "analysis.forgetting",
+    "follow_forgetting": "analysis.forgetting",
+    "forgetting": "analysis.forgetting",
     "Trace": "analysis.trace",
     "trace": "analysis.trace",
     "Backbone": "backbones.backbone",
@@ -79,6 +88,15 @@ _HOMES = {
     "SoftPromptConfig": "methods.soft_prompt",
     "SyntheticGradient": "methods.synthetic_gradient",
     "SyntheticGradientConfig": "methods.synthetic_gradient",
+    "MustChoose": "tasks.checks",
+    "MustContain": "tasks.checks",
+    "MustMatch": "tasks.checks",
+    "MustNotContain": "tasks.checks",
+    "Clause": "tasks.clauses",
+    "ClausePrompt": "tasks.clauses",
+    "from_story": "tasks.clauses",
+    "load_prompts": "tasks.clauses",
+    "split_clauses": "tasks.clauses",
     "TextConfig": "tasks.encode",
     "Example": "tasks.task",
     "Task": "tasks.task",
@@ -103,12 +121,16 @@ _ROOMS = ("analysis", "backbones", "claims", "methods", "tasks", "training", "vi
 __all__ = [  # written out, so that tools which only read see it
     "Backbone",
     "BankStep",
+    "Clause",
+    "ClausePrompt",
     "Cost",
     "DeepPrompt",
     "DeepPromptConfig",
     "Evaluation",
     "Example",
     "FitConfig",
+    "Forgetting",
+    "ForgettingStep",
     "GenerateConfig",
     "InitialState",
     "InitialStateConfig",
@@ -117,6 +139,10 @@ __all__ = [  # written out, so that tools which only read see it
     "LoRA",
     "LoRAConfig",
     "Method",
+    "MustChoose",
+    "MustContain",
+    "MustMatch",
+    "MustNotContain",
     "PTuning",
     "PTuningConfig",
     "PointerCache",
@@ -142,17 +168,23 @@ __all__ = [  # written out, so that tools which only read see it
     "evaluate",
     "fit",
     "fit_many",
+    "follow_forgetting",
+    "forgetting",
+    "from_story",
     "generate",
     "list_tasks",
     "load_backbone",
     "load_method",
     "load_peft",
+    "load_prompts",
     "load_task",
     "priors",
     "resume",
     "save_peft",
+    "split_clauses",
     "stream",
     "trace",
+    "train_probes",
 ]
 
 

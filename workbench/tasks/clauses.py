@@ -110,28 +110,24 @@ class ClausePrompt:
 
     def without(self, index: int) -> str:
         """The prompt without clause `index` (from 0) and without the space that it leaves: the rest as it was."""
-        start, end = self.spans[index]
-        if self.prompt[end : end + 1].isspace():
-            end += 1
-        elif start and self.prompt[start - 1].isspace():
-            start -= 1
-        return self.prompt[:start] + self.prompt[end:]
+        return put(self.prompt, self.spans[index], "")
 
     def swapped(self, index: int, other: ClausePrompt) -> str | None:
-        """The prompt with another prompt's clause of the same kind in place of clause `index`.
+        """The prompt with another prompt's clause in place of clause `index`; None where it has no `counterpart`."""
+        theirs = self.counterpart(index, other)
+        return None if theirs is None else put(self.prompt, self.spans[index], theirs.text)
 
-        The other's clause in that place, where this one's kind is not written. None where the other has no such clause,
-        or the very same.
+    def counterpart(self, index: int, other: ClausePrompt) -> Clause | None:
+        """The clause of another prompt that is of the same kind as clause `index`.
+
+        The one in its place, where a kind is not written. None where the other has no such clause, or the very same.
         """
         clause = self.clauses[index]
         if clause.kind is None:
             found = list(other.clauses[index : index + 1])
         else:
             found = [theirs for theirs in other.clauses if theirs.kind == clause.kind]
-        if not found or found[0].text == clause.text:
-            return None
-        start, end = self.spans[index]
-        return self.prompt[:start] + found[0].text + self.prompt[end:]
+        return found[0] if found and found[0].text != clause.text else None
 
     def judge(self, answer: str) -> tuple[Verdict, ...]:
         """What became of each clause in an answer; those without a check were never due."""
@@ -152,6 +148,20 @@ class ClausePrompt:
         ]
         row: dict[str, Any] = {"prompt": self.prompt, "clauses": clauses}
         return row | {k: v for k in ("answer", "again") if (v := getattr(self, k)) is not None}
+
+
+def put(prompt: str, span: Span, text: str) -> str:
+    """A prompt with another text in a span; "" takes the span out, and one white space beside it.
+
+    >>> put("be kind . be brief .", (0, 9), "")
+    'be brief .'
+    """
+    start, end = span
+    if not text and prompt[end : end + 1].isspace():
+        end += 1
+    elif not text and start and prompt[start - 1].isspace():
+        start -= 1
+    return prompt[:start] + text + prompt[end:]
 
 
 def from_story(story: Story | str, answer: str | None = None) -> ClausePrompt:
