@@ -6,7 +6,8 @@
     reader.begin() … reader.step(token)                   # the same, token by token
 
 All variants are the rows of one batch, each with its own prompt up to `answer_start`, and go through `apply.Decoder` as any row
-does, so that a method does to each what it does to a prompt. It chooses no token and measures nothing.
+does, so that a method does to each what it does to a prompt; where there is none, it has nothing to write into the weights. It
+chooses no token and measures nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from workbench.analysis.attention_weights import AttentionWeights
 from workbench.analysis.forgetting_measures import Steps
 from workbench.analysis.trace_places import place_names, state_number, state_vectors
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.linear_outputs import Changes, LowRank
 from workbench.backbones.runner import Output
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import Decoder, check_context
@@ -128,12 +130,11 @@ class VariantReader:
         states: bool = False,
         attention: bool = False,
     ):
+        if injection.weight_changes is not None:
+            injection = replace(injection, weight_changes=_of_prompts(injection.weight_changes))
         self.variants, self.injection, self.backbone = variants, injection, backbone
         self.written, self.again = list(written), again
-        self._weights = None
-        if attention:
-            self._weights = AttentionWeights(injection.view or backbone)
-            self.injection = replace(injection, view=self._weights.view)
+        self._weights = AttentionWeights(injection.view or backbone) if attention else None
         self._layers = state_layers(backbone) if states else []
         self.rows = [encode_variant(backbone, injection, text, row.prompt) for row in variants.rows]
         self._agains = [
@@ -141,7 +142,8 @@ class VariantReader:
             for row in variants.rows
         ]
         self._watch: _Watch | None = None
-        self._decoder: Decoder | None = None
+        self._attention: _AttentionWatch | None = None
+        self._decoders: list[Decoder] = []
         self._first: dict[int, Tensor] | None = None
 
     @property
@@ -182,9 +184,12 @@ class VariantReader:
     @torch.no_grad()
     def feed(self, token: int) -> Tensor:
         """Let all rows read a token; (V,) logits of the next, behind the prompt itself."""
-        assert self._watch is not None and self._decoder is not None
+        assert self._watch is not None
         self._watch.forget()
-        self._decoder.feed(torch.full((len(self.rows),), token, device=self.backbone.device))
+        if self._attention is not None:
+            self._attention.forget()
+        for decoder in self._decoders:
+            decoder.feed(torch.full((len(decoder.active),), token, device=self.backbone.device))
         return self._watch.logits[0][-1][-1]
 
     @torch.no_grad()
@@ -198,7 +203,7 @@ class VariantReader:
             part = steps[start : start + batch]
             before = (*row.ids, *self.written, *self._agains[0])
             rows = [replace(row, ids=(*before, *tokens[: step - 1], *ids)) for step in part]
-            watch = _Watch(1, len(rows), self.backbone, [], None)
+            watch = _Watch(1, len(rows), self.backbone)
             Decoder(self.backbone, Rows.collate(rows, device), self.injection, watch)
             for step, logits in zip(part, watch.logits, strict=True):
                 found[step - 1] = logits[0][-1].double().log_softmax(-1)[tokens[step - 1]]
@@ -208,13 +213,20 @@ class VariantReader:
         """All rows with these tokens behind them, read in one batch."""
         tail = [[*self.written, *again, *tokens] for again in self._agains]
         rows = [replace(row, ids=(*row.ids, *own)) for row, own in zip(self.rows, tail, strict=True)]
-        watch = _Watch(len(tokens) + 1, len(rows), self.backbone, self._layers, self._weights)
-        if self._weights is not None:
-            watch.own_tokens = self._own(tail[0], len(tokens))
+        watch = _Watch(len(tokens) + 1, len(rows), self.backbone, self._layers)
         self._watch = watch
-        self._decoder = Decoder(
-            self.backbone, Rows.collate(rows, self.backbone.device), self.injection, watch
-        )
+        self._decoders = [
+            Decoder(self.backbone, Rows.collate(rows, self.backbone.device), self.injection, watch)
+        ]
+        if (
+            self._weights is not None
+        ):  # a row of its own, so that the other numbers do not depend on how attention is run
+            self._attention = _AttentionWatch(
+                len(tokens) + 1, self.backbone, self._weights, self._own(tail[0], len(tokens))
+            )
+            row = Rows.collate(rows[:1], self.backbone.device)
+            injection = replace(self.injection, view=self._weights.view)
+            self._decoders.append(Decoder(self.backbone, row, injection, self._attention))
         return watch
 
     def _own(self, tail: Sequence[int], tokens: int) -> list[bool]:
@@ -248,14 +260,14 @@ class VariantReader:
             swapped,
             states,
             self._first,
-            None if self._weights is None else watch.attention(len(tokens)),
+            None if self._attention is None else self._attention.masses(len(tokens)),
         )
 
     def _first_states(self, now: dict[int, Tensor]) -> dict[int, Tensor]:
         """What the layers hold right after the prompt, which is now unless something was read behind it."""
         if not self.written and not self.again:
             return now
-        watch = _Watch(1, 1, self.backbone, self._layers, None)
+        watch = _Watch(1, 1, self.backbone, self._layers)
         rows = Rows.collate(self.rows[:1], self.backbone.device)
         with torch.no_grad():
             Decoder(self.backbone, rows, self.injection, watch)
@@ -267,29 +279,18 @@ class _Watch:
 
     Attributes:
         logits: of each row a list of (k, V), since the last `forget`.
-        own_tokens: of the places of row 0, whether each is the prompt's; longer as more is read.
     """
 
-    def __init__(
-        self,
-        count: int,
-        rows: int,
-        backbone: Backbone,
-        layers: Sequence[int],
-        weights: AttentionWeights | None,
-    ):
-        self.count, self.backbone, self.layers, self.weights = count, backbone, layers, weights
+    def __init__(self, count: int, rows: int, backbone: Backbone, layers: Sequence[int] = ()):
+        self.count, self.backbone, self.layers = count, backbone, layers
         self.logits: list[list[Tensor]] = [[] for _ in range(rows)]
-        self.own_tokens: list[bool] = []
         self._ends = [0] * rows  # places that a row has read
         self._states: list[list[Tensor]] = [[] for _ in layers]
-        self._attention: list[list[Tensor]] = []
-        self._columns: list[int] = []  # the place in row 0 of each column of its cache
 
     def forget(self) -> None:
         """Let go what was kept."""
         self.logits = [[] for _ in self.logits]
-        self._states, self._attention = [[] for _ in self.layers], []
+        self._states = [[] for _ in self.layers]
 
     def ends(self, rows: Sequence[int], places: Tensor) -> Sequence[int]:
         """Nothing is looked at in the middle of a read."""
@@ -305,52 +306,84 @@ class _Watch:
             take[b] = places[b] >= (end - self.count if read == 0 else read)
             self._ends[row] = end
         keep = take | last
-        own = rows.index(0) if 0 in rows and self.weights is not None else None
-        if own is None or self.weights is None:
-            output = model(keep)
-        else:
-            with self.weights.kept() as found:
-                output = model(keep)
-            self._look(found, own, places[own], take[own])
+        output = self._look(rows, places, take, lambda: model(keep))
         logits = output.logits
-        counts = take.sum(1).tolist()
         wanted = logits if bool((keep == take).all()) else logits[take[keep]]
-        for row, part in zip(rows, wanted.split(counts), strict=True):
+        for row, part in zip(rows, wanted.split(take.sum(1).tolist()), strict=True):
             self.logits[row].append(part)
-        if 0 in rows:
-            for kept, layer in zip(self._states, self.layers, strict=True):
-                kept.append(read_state(self.backbone, output.cache, layer)[rows.index(0)])
         return output._replace(logits=logits[last[keep]])
 
     def wrote(self, rows: Sequence[int], tokens: Tensor, logits: Tensor) -> None:
         """Tokens are chosen elsewhere."""
 
     def states(self) -> dict[int, Tensor]:
-        """Layer to (T, n), at the end of each run since the last `forget`."""
+        """Layer to (T, n), of row 0 at the end of each run since the last `forget`."""
         return {layer: torch.stack(kept) for layer, kept in zip(self.layers, self._states, strict=True)}
 
-    def attention(self, count: int) -> dict[int, Tensor]:
-        """Layer to (T,), of the last T places that were kept."""
-        layers = [torch.cat(parts)[-count:] for parts in zip(*self._attention, strict=True)]
-        assert self.weights is not None
-        return dict(zip(self.weights.layers, layers, strict=True))
+    def _look(self, rows: Sequence[int], places: Tensor, take: Tensor, model: Callable[[], Output]) -> Output:
+        """The run itself, looked into."""
+        output = model()
+        if 0 in rows:
+            for kept, layer in zip(self._states, self.layers, strict=True):
+                kept.append(read_state(self.backbone, output.cache, layer)[rows.index(0)])
+        return output
 
-    def _look(self, found: dict[int, Tensor], own: int, places: Tensor, take: Tensor) -> None:
-        """Row 0's weights on its prompt: columns are known from the right, since a start stands before them all."""
-        here = places.tolist()
+
+class _AttentionWatch(_Watch):
+    """Keeps how much of one row's attention is on some of its places, at the same places."""
+
+    def __init__(self, count: int, backbone: Backbone, weights: AttentionWeights, own: list[bool]):
+        super().__init__(count, 1, backbone)
+        self.weights, self.own = weights, own
+        self._masses: list[list[Tensor]] = [[] for _ in weights.layers]
+        self._columns: list[int] = []  # the place of each column of the cache
+
+    def forget(self) -> None:
+        super().forget()
+        self._masses = [[] for _ in self.weights.layers]
+
+    def masses(self, count: int) -> dict[int, Tensor]:
+        """Layer to (T,), of the last T places that were kept."""
+        kept = zip(self.weights.layers, self._masses, strict=True)
+        return {layer: torch.cat(parts)[-count:] for layer, parts in kept}
+
+    def _look(self, rows: Sequence[int], places: Tensor, take: Tensor, model: Callable[[], Output]) -> Output:
+        with self.weights.kept() as found:
+            output = model()
+        here = places[0].tolist()
         if 0 in here:  # the row is read from its beginning
             self._columns = []
         self._columns += here
-        self.own_tokens += [False] * (1 + max(here) - len(self.own_tokens))
-        mine = torch.tensor([place >= 0 and self.own_tokens[place] for place in self._columns])
-        assert self.weights is not None
-        masses = []
-        for layer in self.weights.layers:
-            weights = found[layer][own][:, take]  # (H, k, S)
-            size = min(weights.shape[2], len(mine))
-            on = mine[-size:].to(weights)
-            masses.append((weights[..., -size:] * on).sum(-1).mean(0).float())
-        self._attention.append(masses)
+        own = torch.tensor([place < len(self.own) and self.own[place] for place in self._columns])
+        for masses, layer in zip(self._masses, self.weights.layers, strict=True):
+            weights = found[layer][0][:, take[0]]  # (H, k, S)
+            size = min(
+                weights.shape[2], len(own)
+            )  # a start stands before them all, and a window has lost the first
+            on = weights[..., -size:] * own[-size:].to(weights)
+            masses.append(on.sum(-1).mean(0))
+        return output
+
+
+def _of_prompts(changes: Callable[[Rows], Changes]) -> Callable[[Rows], Changes]:
+    """What instructions make of the weights; one of a single token, a BOS with nothing behind it, makes nothing of them."""
+
+    def made(rows: Rows) -> Changes:
+        told = (rows.answer_start > 1).nonzero()[:, 0]
+        if len(told) == len(rows):
+            return changes(rows)
+        if not len(told):
+            return {}
+
+        def among_all(part: Tensor) -> Tensor:
+            return part.new_zeros(len(rows), *part.shape[1:]).index_copy(0, told, part)
+
+        return {
+            name: LowRank(among_all(change.up), among_all(change.down))
+            for name, change in changes(rows.select(told)).items()
+        }
+
+    return made
 
 
 def encode_variant(backbone: Backbone, injection: Injection, text: TextConfig, prompt: str) -> Encoded:
