@@ -1,5 +1,6 @@
 """What reading a prompt tells of the weights: inputs of writers, errors at the residual stream, and true gradients.
 
+    decorrelated    what a writer read, as keys that do not answer to what all of the prompt's tokens have in common
     read_prompts    one run under the backbone's own weights: what each writer read, and the exact error above the last block
     true_gradient   steps down the prompt's own loss, which cost a backward pass each
     cut             the best change of a given rank (Eckart and Young 1936)
@@ -12,7 +13,7 @@ that of its own next tokens, summed over them, in nats. Nothing is trained here,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -102,25 +103,40 @@ def _read(
     return PromptReading(inputs, factors, hidden, error * real[..., None], real, loss.detach()), order
 
 
+def decorrelated(inputs: Tensor, real: Tensor, ridge: float) -> Tensor:
+    """What a writer read at T tokens as keys, λ (X Xᵀ/s + λ)⁻¹ X / s, s being the mean of |x|² (ours). (B, T, in) in and out.
+
+    A change Σ_t δ_t x_tᵀ answers a later x by Σ_t δ_t (x_tᵀ x), and inputs are alike: nearly all of that is what any x brings up,
+    a constant that costs and tells nothing. With keys that are decorrelated over the prompt, as ridge regression has them,
+    W moves by about δ_t for x_t itself and little for what is common (`ridge` λ; with λ → ∞ they are x/s).
+    """
+    with torch.no_grad():
+        x = _exact(inputs)
+        size = (x.square().sum((1, 2)) / real.sum(1).clamp(min=1)).clamp(min=1e-30)[:, None, None]
+        alike = x @ x.transpose(1, 2) / size
+        spread = ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return (ridge * torch.linalg.solve(alike + spread, x) / size).to(inputs)
+
+
 def true_gradient(
     view: Backbone,
     writers: Sequence[Writer],
     rows: Rows,
     step_size: float = 1.0,
     steps: int = 1,
-    scales: Mapping[str, float] | None = None,
+    ridge: float = 0.0,
 ) -> dict[str, LowRank]:
     """The change of each writer by gradient descent on a row's own prompt: −η Σ_t δ_t x_tᵀ a step, as factors.
 
     Args:
         step_size: η. steps: each is taken at the weights that the steps before have left; ranks add up.
-        scales: by what a writer's step is multiplied.
+        ridge: above 0, x_t are `decorrelated`.
 
     Returns:
         Name of a writer to the change of B rows, of rank `steps` · T at most.
     """
     _check(rows)
-    made = [(_descend(view, writers, part, step_size, steps, scales), o) for part, o in _parts(view, rows)]
+    made = [(_descend(view, writers, part, step_size, steps, ridge), o) for part, o in _parts(view, rows)]
     changes = {}
     for writer in writers:
         ranks = max(part[writer.name].down.shape[1] for part, _ in made)
@@ -140,7 +156,7 @@ def _descend(
     rows: Rows,
     step_size: float,
     steps: int,
-    scales: Mapping[str, float] | None,
+    ridge: float,
 ) -> dict[str, LowRank]:
     ids, real = rows.ids[:, :-1], _real(rows)
     names = {w.name for w in writers}
@@ -166,8 +182,9 @@ def _descend(
             logits = view.runner(view.embed(ids), real, positions, keep=real).logits
             found = torch.autograd.grad(_nats(logits, rows, real).sum(), [probes[w.name] for w in writers])
         for writer, delta in zip(writers, found, strict=True):
-            rate = step_size * (1.0 if scales is None else scales[writer.name])
-            step = LowRank(-rate * (delta * real[..., None]).transpose(1, 2), inputs[writer.name])
+            keys = inputs[writer.name]
+            keys = decorrelated(keys, real, ridge) if ridge else keys
+            step = LowRank(-step_size * (delta * real[..., None]).transpose(1, 2), keys)
             before = changes.get(writer.name)
             changes[writer.name] = step if before is None else added(before, step)
     return changes

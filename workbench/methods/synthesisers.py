@@ -17,42 +17,56 @@ from torch import Tensor, nn
 
 from workbench.backbones.linear_outputs import LowRank
 from workbench.backbones.writers import Writer
-from workbench.methods.prompt_gradient import PromptReading
+from workbench.methods.prompt_gradient import PromptReading, decorrelated
 
 WIDE = 256
 """Writers that read more numbers than this get a scale for each of them in place of a matrix."""
 
 
-def error_change(reading: PromptReading, writer: Writer, step_size: float | Tensor) -> LowRank:
-    """−η Σ_t (g_t ⊙ e_t) x_tᵀ: the error above the last block handed unchanged to a writer (ours), g_t being its factor."""
+def error_change(reading: PromptReading, writer: Writer, step_size: float, ridge: float = 0.0) -> LowRank:
+    """−η Σ_t (g_t ⊙ e_t) x_tᵀ: the error above the last block handed unchanged to a writer (ours), g_t being its factor.
+
+    With a ridge x_t are `decorrelated`.
+    """
     delta = reading.error * reading.factors[writer.name]
-    return LowRank(-step_size * delta.transpose(1, 2), reading.inputs[writer.name])
+    keys = reading.inputs[writer.name]
+    keys = decorrelated(keys, reading.real, ridge) if ridge else keys
+    return LowRank(-step_size * delta.transpose(1, 2), keys)
 
 
 class TokenSynthesiser(nn.Module):
-    """−η Σ_t (g_t ⊙ δ̂_t) x̂_tᵀ with δ̂_t = e_t + MLP(h_t, e_t) and x̂_t = x_t + M x_t (ours).
+    """−η Σ_t (g_t ⊙ δ̂_t) k̂_tᵀ with δ̂_t = (1 + a_t) e_t + MLP(h_t, e_t) and k̂_t = k_t + M k_t (ours).
 
-    The synthetic gradient of decoupled neural interfaces (Jaderberg et al. 2017, arXiv 1608.05343), token by token: at the
-    start the MLP and M give nothing, and the change is that of the error alone. Seen as a layer, ΔW x = Σ_t δ̂_t (x̂_tᵀ x) is
-    linear attention over the prompt.
+    The synthetic gradient of decoupled neural interfaces (Jaderberg et al. 2017, arXiv 1608.05343), token by token. k_t are the
+    writer's inputs, decorrelated if there is a ridge; a_t says how much a token matters. At the start a, MLP and M give nothing,
+    and the change is that of the error alone. Seen as a layer, ΔW x = Σ_t δ̂_t (k̂_tᵀ x) is linear attention over the prompt.
 
     Args:
         writer: whose matrix is changed.
         width: of the residual stream.
-        hidden: of the MLP.
+        hidden: of the MLP, whose hidden layer also gives a_t.
         step_size: η at the start; it is trained, as a logarithm.
         unit: about the size (root mean square) of an error's numbers: what the MLP reads and gives is in this unit.
+        ridge: of the keys.
     """
 
     def __init__(
-        self, writer: Writer, width: int, hidden: int, step_size: float, unit: float, dice: torch.Generator
+        self,
+        writer: Writer,
+        width: int,
+        hidden: int,
+        step_size: float,
+        unit: float,
+        ridge: float,
+        dice: torch.Generator,
     ):
         super().__init__()
-        self.writer, self.unit = writer, unit
+        self.writer, self.unit, self.ridge = writer, unit, ridge
         bound = 1 / math.sqrt(2 * width)
         self.into = nn.Parameter(torch.empty(hidden, 2 * width).uniform_(-bound, bound, generator=dice))
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.out = nn.Parameter(torch.zeros(width, hidden))
+        self.matter = nn.Parameter(torch.zeros(hidden))
         shape = (writer.inputs, writer.inputs) if writer.inputs <= WIDE else (writer.inputs,)
         self.keys = nn.Parameter(torch.zeros(shape))
         self.log_step = nn.Parameter(torch.tensor(math.log(step_size)))
@@ -61,14 +75,15 @@ class TokenSynthesiser(nn.Module):
         """The change of B rows, of rank T."""
         kind = self.into.dtype
         x, e = reading.inputs[self.writer.name].to(kind), reading.error.to(kind)
+        if self.ridge:
+            x = decorrelated(x, reading.real, self.ridge)
         h = nn.functional.layer_norm(reading.hidden.to(kind), reading.hidden.shape[-1:])
-        read = torch.cat([h, e / self.unit], -1)
-        correction = nn.functional.gelu(read @ self.into.T + self.bias) @ self.out.T
+        read = nn.functional.gelu(torch.cat([h, e / self.unit], -1) @ self.into.T + self.bias)
         factor = reading.factors[self.writer.name]
-        delta = (e + self.unit * correction) * (factor.to(kind) if isinstance(factor, Tensor) else factor)
+        delta = (1 + read @ self.matter)[..., None] * e + self.unit * (read @ self.out.T)
+        delta = delta * (factor.to(kind) if isinstance(factor, Tensor) else factor)
         keys = x + (x @ self.keys.T if self.keys.dim() == 2 else x * self.keys)
-        real = reading.real[..., None]
-        return LowRank(-self.log_step.exp() * (delta * real).transpose(1, 2), keys)
+        return LowRank(-self.log_step.exp() * (delta * reading.real[..., None]).transpose(1, 2), keys)
 
 
 class StateSynthesiser(nn.Module):

@@ -48,8 +48,12 @@ class SyntheticGradientConfig:
     rank: int = 0
     """The rank to which each change is cut; 0 leaves as many as the prompt has tokens. A change from the state has this rank
     by itself (0: 4)."""
-    step_size: float = 0.1
-    """η, by which errors are multiplied; "tokens" trains it from there on, for each matrix."""
+    step_size: float = 3.0
+    """η, by which errors are multiplied; "tokens" trains it from there on, for each matrix. With a ridge it is in units of the
+    typical error: 1 moves what a matrix gives for one of the prompt's own inputs by about one error of that size."""
+    ridge: float = 5.0
+    """Decorrelates what each matrix read, so that a change does not answer to what all of the prompt's tokens have in common (see
+    `decorrelated`); 0 takes the inputs as they are, and step_size in the loss's own units: a plain gradient step (0.1, say)."""
     steps: int = 1
     """Steps down the prompt's loss, of the source "gradient"."""
     hidden: int = 64
@@ -75,8 +79,10 @@ class SyntheticGradientConfig:
             raise unknown("source of a synthetic gradient", self.source, get_args(Source))
         if self.rank < 0 or self.steps < 1 or self.hidden < 1 or self.match_steps < 0:
             raise WorkbenchError("rank and match_steps must be 0 or more, steps and hidden at least 1")
-        if not (self.step_size > 0 and self.alpha > 0):
-            raise WorkbenchError("step_size and alpha must be above 0; what is 0 lets no change through")
+        if not (self.step_size > 0 and self.alpha > 0 and self.ridge >= 0):
+            raise WorkbenchError(
+                "step_size and alpha must be above 0 (what is 0 lets no change through), and ridge 0 or more"
+            )
 
 
 class SyntheticGradient(Method):
@@ -116,10 +122,12 @@ class SyntheticGradient(Method):
         self.strength = 1.0
         self.synthesisers = nn.ModuleList()
         dice = torch.Generator().manual_seed(config.seed)
-        if config.source == "tokens":
+        if config.source != "state":
             unit = _size_of_errors(self.view, self.writers)
+            self._step = config.step_size / (unit if config.ridge else 1.0)
+        if config.source == "tokens":
             self.synthesisers.extend(
-                TokenSynthesiser(w, backbone.width, config.hidden, config.step_size, unit, dice)
+                TokenSynthesiser(w, backbone.width, config.hidden, self._step, unit, config.ridge, dice)
                 for w in self.writers
             )
         elif config.source == "state":
@@ -156,17 +164,18 @@ class SyntheticGradient(Method):
         config = self.config
         made: Mapping[str, LowRank]
         if config.source == "gradient":
-            made = true_gradient(self.view, self.writers, rows, config.step_size, config.steps)
+            made = true_gradient(self.view, self.writers, rows, self._step, config.steps, config.ridge)
         elif config.source == "state":
             from workbench.backbones.states import end_states
 
             parts: list[Any] = list(self.synthesisers)
-            states = end_states(self.view, rows, [part.writers[0].layer for part in parts])
+            layers = [part.writers[0].layer for part in parts]
+            states = end_states(self.view, rows.ids, rows.answer_start, layers)
             made = {name: c for part in parts for name, c in part(states[part.writers[0].layer]).items()}
         else:
             reading = read_prompts(self.view, self.writers, rows)
             if config.source == "error":
-                made = {w.name: error_change(reading, w, config.step_size) for w in self.writers}
+                made = {w.name: error_change(reading, w, self._step, config.ridge) for w in self.writers}
             else:
                 made = {
                     w.name: module(reading) for w, module in zip(self.writers, self.synthesisers, strict=True)

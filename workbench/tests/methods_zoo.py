@@ -40,7 +40,7 @@ def off_its_start(method: SyntheticGradient, seed: int) -> SyntheticGradient:
     dice = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in method.named_parameters():
-            if name.endswith(("out", "keys", "bias")) or ".ups." in name:
+            if name.endswith(("out", "matter", "keys", "bias")) or ".ups." in name:
                 tensor.copy_(torch.randn(tensor.shape, generator=dice) * (0.3 / tensor.shape[-1] ** 0.5))
     return method
 
@@ -59,10 +59,10 @@ MAKERS: dict[str, Callable[[Backbone, int], Method]] = {
     "initial-state": lambda b, seed: InitialState(b, tokens=4, seed=seed),
     "lora": lambda b, seed: changed(LoRA(b, rank=2, seed=seed), seed),
     "synthetic-gradient": lambda b, seed: off_its_start(
-        SyntheticGradient(b, hidden=8, step_size=3.0, seed=seed), seed
+        SyntheticGradient(b, hidden=8, step_size=3.0, ridge=0.0, seed=seed), seed
     ),
     "synthetic-gradient, rank 1": lambda b, seed: off_its_start(
-        SyntheticGradient(b, hidden=8, step_size=3.0, rank=1, layers=(0, -1), seed=seed), seed
+        SyntheticGradient(b, hidden=8, rank=1, layers=(0, -1), seed=seed), seed
     ),
     "prompt-bias": lambda b, seed: PromptBias(b, bias=2.0 + seed),
     "pointer-cache": lambda b, seed: PointerCache(b, share=0.3 + 0.1 * seed, sharpness=4.0),
