@@ -41,6 +41,9 @@ CONFIGS = [  # what members may differ in
     replace(BASE, seed=3, optimizer="sgd", accumulation=2, keep="last"),
 ]  # fmt: skip
 
+APART = ("lora", "synthetic-gradient", "prompt-bias", "pointer-cache")
+"""Methods that run one at a time, as test_methods.py holds."""
+
 
 @pytest.fixture(scope="module")
 def task() -> Task:
@@ -80,7 +83,7 @@ def furthest(some: Sequence[Method], others: Sequence[Method]) -> float:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "rwkv"])
-@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith(("lora", "synthetic"))])
+@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith(APART)])
 def test_a_bank_trains_each_as_if_it_were_alone(
     task: Task, name: str, architecture: str, tmp_path: Path
 ) -> None:
