@@ -360,7 +360,7 @@ class Watch(Protocol):
 class Decoder:
     """Rows read once, then continued token by token, each exactly as it would be alone.
 
-    `next_logits` gives (B, V) for the rows still going, `feed` appends one token to each, `drop` lets
+    `next_logits` gives (B, V) for the rows still going, `feed` appends tokens to each, as many to one as to another, `drop` lets
     finished rows go. Three layouts, by what is exact for the backbone: all rows left-padded over one cache;
     rows of equal length over a cache for each length; or every row read again for each token.
     """
@@ -420,7 +420,8 @@ class Decoder:
         return torch.cat([group.logits for group in self.groups]).float()
 
     def feed(self, tokens: Tensor) -> None:
-        """Append tokens (len(active),), in the order of `active`."""
+        """Append tokens (len(active),), or T to each row (len(active), T), in the order of `active`."""
+        tokens = tokens if tokens.dim() == 2 else tokens[:, None]
         for group, part in zip(self.groups, tokens.split([len(r) for r in self.rows]), strict=True):
             group.feed(part)
 
@@ -508,9 +509,14 @@ class _CachedRows:
         self.logits, self.cache = _seen(self.watch, self.numbers, places, last, model)
 
     def feed(self, tokens: Tensor) -> None:
-        self.mask = torch.cat([self.mask, torch.ones_like(self.next_position, dtype=torch.bool)], dim=1)
-        self._run(self.backbone.embed(tokens[:, None]), self.next_position, self.next_place)
-        self.next_position, self.next_place = self.next_position + 1, self.next_place + 1
+        for part in [tokens] if self.backbone.layouts.shared_prefix else tokens.split(1, dim=1):
+            ahead = torch.arange(part.shape[1], device=part.device)
+            self.mask = torch.cat([self.mask, torch.ones_like(part, dtype=torch.bool)], dim=1)
+            self._run(self.backbone.embed(part), self.next_position + ahead, self.next_place + ahead)
+            self.next_position, self.next_place = (
+                self.next_position + len(ahead),
+                self.next_place + len(ahead),
+            )
 
     def select(self, rows: Tensor) -> None:
         self.mask, self.logits = self.mask[rows], self.logits[rows]
@@ -563,10 +569,11 @@ class _RepeatedRows:
             self.logits = torch.cat([logits((slice(b, b + 1), slice(0, length))) for b, length in rows])
 
     def feed(self, tokens: Tensor) -> None:
-        room = torch.zeros_like(self.embeddings[:, :1])
-        self.embeddings = torch.cat([self.embeddings, room], dim=1)
-        self.embeddings[torch.arange(len(tokens)), self.lengths] = self.backbone.embed(tokens)
-        self.lengths = self.lengths + 1
+        places = self.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        new = self.backbone.embed(tokens)
+        self.embeddings = torch.cat([self.embeddings, torch.zeros_like(new)], dim=1)
+        self.embeddings[torch.arange(len(tokens), device=tokens.device)[:, None], places] = new
+        self.lengths = self.lengths + tokens.shape[1]
         self._run()
 
     def select(self, rows: Tensor) -> None:

@@ -18,6 +18,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.apply import Decoder, Watch, check_context
 from workbench.methods.injection import NOTHING, Injection, join
 from workbench.methods.method import Method
+from workbench.methods.rereading import Rereading
 from workbench.methods.rows import Rows
 from workbench.tasks.encode import TextConfig, encode_question
 
@@ -42,6 +43,9 @@ class GenerateConfig:
     """Only 1: beam search is not offered."""
     batch_size: int = 32
     """Prompts read at once."""
+    reread_every: int = 0
+    """Read the prompt again each time that so many tokens were written, where the sentence ends (or after twice as many); 0:
+    never. What is read again is no part of the text."""
     text: TextConfig = field(default_factory=TextConfig)
     """How prompts become tokens; the same as in training."""
 
@@ -52,6 +56,8 @@ class GenerateConfig:
             )
         if self.max_new_tokens < 1 or self.batch_size < 1:
             raise WorkbenchError("max_new_tokens and batch_size must be at least 1")
+        if self.reread_every < 0:
+            raise WorkbenchError(f"reread_every is {self.reread_every}; it must be 0 or more")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise WorkbenchError("temperature and top_k must be 0 or more, and top_p above 0 and at most 1")
 
@@ -172,22 +178,33 @@ def write(
     for number, question in zip(numbers, encoded, strict=True):
         if not question.ids and injection.length == 0:
             raise WorkbenchError(f"prompt {number} is empty and the model has no BOS token; write something")
+    rereading = Rereading(backbone, config.reread_every) if config.reread_every else None
+    if rereading is not None and watch is not None:
+        raise WorkbenchError("a prompt that is read again cannot be traced; set reread_every=0")
     rows = Rows.collate(encoded, backbone.device)
-    check_context(
-        backbone, int(rows.lengths.max()) + injection.length + config.max_new_tokens, injection.length
-    )
+    room = [config.max_new_tokens] * len(encoded)
+    if rereading is not None:
+        room = [room[i] + rereading.room(q.ids, config.max_new_tokens) for i, q in enumerate(encoded)]
+    needed = max(len(question.ids) + more for question, more in zip(encoded, room, strict=True))
+    check_context(backbone, needed + injection.length, injection.length)
     dice = [torch.Generator().manual_seed((config.seed << 20) + number) for number in numbers]
     ends = end_tokens(backbone)
     written: list[list[int]] = [[] for _ in asked]
+    since = [0] * len(asked)  # how much of it there was when the prompt was last read
+    waiting: list[list[int]] = [[] for _ in asked]  # tokens still to be read before the next is chosen
     decoder = Decoder(backbone, rows, injection, watch)
     while decoder.active:
         active = decoder.active
+        turn = [at for at, row in enumerate(active) if not waiting[row]]
         logits = decoder.next_logits()
+        if len(turn) < len(active):
+            active, logits = [active[at] for at in turn], logits[turn]
         tokens = choose(logits, config, [dice[row] for row in active])
         if watch is not None:
             watch.wrote(active, tokens, logits)
         finished, ended = set(), set()
         for row, token in zip(active, tokens.tolist(), strict=True):
+            waiting[row].append(token)
             done = token in ends
             if done:
                 ended.add(row)
@@ -204,12 +221,19 @@ def write(
                 finished.add(row)
             if done or streaming:
                 yield numbers[row], text, done
-        gone = finished if watch is None else ended
-        if len(gone) == len(active):
+        decoder.drop(finished if watch is None else ended)
+        if not decoder.active:
             return
-        stay = [i for i, row in enumerate(active) if row not in gone]
-        decoder.drop(gone)
-        decoder.feed(tokens[torch.tensor(stay, device=tokens.device)])
+        if rereading is not None:
+            for row in decoder.active:
+                if row in active and rereading.due(written[row][since[row] :]):
+                    waiting[row] += rereading.words(encoded[row].ids)
+                    since[row] = len(written[row])
+        size = min(len(waiting[row]) for row in decoder.active)
+        read = [waiting[row][:size] for row in decoder.active]
+        decoder.feed(torch.tensor(read, device=tokens.device))
+        for row in decoder.active:
+            del waiting[row][:size]
         if watch is not None:
             decoder.drop(finished)
 

@@ -19,6 +19,7 @@ from workbench.methods.apply import answer_logits
 from workbench.methods.generate import GenerateConfig, default_config, generate
 from workbench.methods.injection import NOTHING, Injection
 from workbench.methods.method import Method
+from workbench.methods.rereading import Rereading
 from workbench.methods.rows import Rows
 from workbench.tasks.metrics import METRICS
 from workbench.tasks.task import Example, Task
@@ -71,8 +72,9 @@ def evaluate(
         examples = [replace(e, prompt=hand_prompt + e.prompt) for e in examples]
     config = config or default_config(method, max_new_tokens=_room(backbone, examples))
     injection = method.injection() if method is not None else NOTHING
+    rereading = Rereading(backbone, config.reread_every) if config.reread_every else None
     with torch.no_grad():
-        truth = score_answers(backbone, _collate(backbone, examples, config, injection), injection)
+        truth = score_answers(backbone, _collate(backbone, examples, config, injection), injection, rereading)
     predictions = generate(backbone, [e.prompt for e in examples], method, config)
     metric = METRICS[task.metric]
     scores = [metric.score(p, e) for p, e in zip(predictions, examples, strict=True)]
@@ -151,12 +153,20 @@ class Tally:
 
 
 def score_answers(
-    backbone: Backbone, batches: Sequence[Rows], injection: Injection = NOTHING
+    backbone: Backbone,
+    batches: Sequence[Rows],
+    injection: Injection = NOTHING,
+    rereading: Rereading | None = None,
 ) -> dict[str, float]:
-    """How likely the true answers are, in one forward pass a batch: see `Tally.scores`."""
+    """How likely the true answers are, in one forward pass a batch: see `Tally.scores`. What is read again is not counted."""
     tally = Tally()
     for rows in batches:
-        tally.add(*answer_logits(backbone, rows, injection), rows)
+        if rereading is None:
+            tally.add(*answer_logits(backbone, rows, injection), rows)
+            continue
+        longer, own = rereading.rows(rows)
+        logits, targets = answer_logits(backbone, longer, injection)
+        tally.add(logits[own], targets[own], rows)
     return tally.scores
 
 

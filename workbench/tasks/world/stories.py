@@ -150,6 +150,18 @@ def render(clauses: Sequence[Clause]) -> str:
     return f"{OPENING} {_body(clauses, [False] * len(clauses))} {CLOSING}"
 
 
+def reminder(prompt: str) -> str | None:
+    """What a story that has forgotten its prompt reads in its middle: the clauses, as they are; None for no story's prompt."""
+    words = prompt.strip()
+    if not (words.startswith(f"{OPENING} ") and words.endswith(f" {CLOSING}")):
+        return None
+    return _again(words.removeprefix(OPENING).removesuffix(CLOSING).strip())
+
+
+def _again(body: str) -> str:
+    return f"{REMINDER} {body} {GO_ON}"
+
+
 def _prompt(rng: Random, count: int) -> tuple[tuple[Clause, ...], str]:
     """The clauses in the prompt's order, and their text."""
     kinds = _kinds(rng, count)
@@ -264,7 +276,7 @@ class _Writer:
         """The prompt's clauses once more, shuffled, between two sentences."""
         clauses = body.removesuffix(" .").split(" . ")
         self.rng.shuffle(clauses)
-        words = f"{REMINDER} {' . '.join(clauses)} . {GO_ON}".split()
+        words = _again(f"{' . '.join(clauses)} .").split()
         self.sentences.insert(self.rng.randint(0, len(self.sentences)), (words, None, -1))
 
     def finish(self) -> tuple[str, tuple[Due, ...], tuple[int, ...]]:
