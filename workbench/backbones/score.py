@@ -21,7 +21,7 @@ from workbench.backbones.corpus import Words
 from workbench.tasks import world
 from workbench.tasks.world.reading import rivals
 from workbench.tasks.world.sample import Split, rng
-from workbench.tasks.world.stories import LONGEST, make_story, shortest
+from workbench.tasks.world.stories import LONGEST, Due, make_story, shortest
 
 CLAUSES = (1, 2, 4, 8, 12, 16)
 """Numbers of clauses on the map."""
@@ -145,6 +145,54 @@ def distance_bin(tokens: int) -> int:
     return next(name for name, end in DISTANCES.items() if tokens <= end or name == max(DISTANCES))
 
 
+class StoryRow(NamedTuple):
+    """A story as token ids, and where its clauses fall due."""
+
+    ids: list[int]
+    """BOS, the prompt, the story."""
+    start: int
+    """The index of the story's first token."""
+    due: list[tuple[Due, int, int]]
+    """A clause, the index of its due word's first token, and the index behind its last."""
+    clauses: int
+    """How many the prompt has."""
+
+
+def story_rows(
+    tokenizer: PreTrainedTokenizerBase, cells: Sequence[tuple[int, int]], split: Split, seed: int = 0
+) -> list[StoryRow]:
+    """One story for each (clauses, length in words) of `cells`."""
+    words, rows = _words(tokenizer), []
+    for index, (clauses, length) in enumerate(cells):
+        story = make_story(rng("forgetting", split, seed, index), clauses, length, split)
+        ids = [words.bos]
+        for n, word in enumerate(story.prompt.split()):
+            ids += words.ids(f" {word}" if n else word)
+        start, begins = len(ids), []
+        for word in story.text.split():
+            begins.append(len(ids))
+            ids += words.ids(f" {word}")
+        begins.append(len(ids))
+        due = [(d, begins[d.word_index], begins[d.word_index + 1]) for d in story.due]
+        rows.append(StoryRow(ids, start, due, clauses))
+    return rows
+
+
+def story_scores(rows: Sequence[StoryRow], found: Sequence[Sequence[tuple[int, float]]]) -> StoryScores:
+    """Clauses met and the loss on the rest, from (greedy choice, nats) at each of a story's own tokens, row by row."""
+    recalls, rest = [], []
+    for row, result in zip(rows, found, strict=True):
+        inside: set[int] = set()
+        for d, begin, end in row.due:
+            inside.update(range(begin, end))
+            met = all(result[p - row.start][0] == row.ids[p] for p in range(begin, end))
+            recalls.append(Recall(row.clauses, begin - row.start + 1, met, d.chance))
+        rest += [
+            (place + 1, nats) for place, (_, nats) in enumerate(result) if place + row.start not in inside
+        ]
+    return StoryScores(recalls, rest)
+
+
 def score_stories(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -153,34 +201,8 @@ def score_stories(
     seed: int = 0,
 ) -> StoryScores:
     """Scores one story for each (clauses, length in words) of `cells`."""
-    words = _words(tokenizer)
-    rows, dues = [], []
-    for index, (clauses, length) in enumerate(cells):
-        story = make_story(rng("forgetting", split, seed, index), clauses, length, split)
-        ids = [words.bos]
-        for n, word in enumerate(story.prompt.split()):
-            ids += words.ids(f" {word}" if n else word)
-        start = len(ids)
-        begins = []
-        for word in story.text.split():
-            begins.append(len(ids))
-            ids += words.ids(f" {word}")
-        begins.append(len(ids))
-        rows.append(Row(ids, list(range(start, len(ids)))))
-        dues.append((start, [(d, begins[d.word_index], begins[d.word_index + 1]) for d in story.due]))
-    recalls, rest = [], []
-    for row, (start, due), result, (clauses, _) in zip(rows, dues, score(model, rows), cells, strict=True):
-        inside: set[int] = set()
-        for d, begin, end in due:
-            inside.update(range(begin, end))
-            met = all(result[p - start][0] == row.ids[p] for p in range(begin, end))
-            recalls.append(Recall(clauses, begin - start + 1, met, d.chance))
-        rest += [
-            (p - start + 1, nats)
-            for p, (_, nats) in zip(row.positions, result, strict=True)
-            if p not in inside
-        ]
-    return StoryScores(recalls, rest)
+    rows = story_rows(tokenizer, cells, split, seed)
+    return story_scores(rows, score(model, [Row(r.ids, list(range(r.start, len(r.ids)))) for r in rows]))
 
 
 def map_cells(cases: int) -> list[tuple[int, int]]:

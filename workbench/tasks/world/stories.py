@@ -114,11 +114,13 @@ def make_story(
     length: int | None = None,
     split: Split = "train",
     repeat_prompt: bool | float = False,
+    longest: int | None = None,
 ) -> Story:
     """A prompt of `clauses` clauses (1 to 16) and its story of about `length` words.
 
     The length is met to within 15% or 12 words; due words are spread evenly over it. Left out, the number of
-    clauses is uniform and the length about log-uniform from what the clauses need to 800. With
+    clauses is uniform and the length about log-uniform from what the clauses need to 800; with `longest` it is uniform from
+    what they need to that (or what they need, where that is more). With
     `repeat_prompt` (or, given a number, with that probability) the clauses are read again at some place in
     mid-story, in an order of their own and in words that do not count towards the length. Raises WorkbenchError for a number of clauses
     out of range, or a length that they do not fit in.
@@ -127,6 +129,8 @@ def make_story(
         clauses = rng.randint(1, MOST_CLAUSES)
     if not 1 <= clauses <= MOST_CLAUSES:
         raise WorkbenchError(f"a story has 1 to {MOST_CLAUSES} clauses, not {clauses}")
+    if length is None and longest is not None:
+        length = rng.randint(shortest(clauses), max(shortest(clauses), longest))
     if length is None:
         length = 0
         while length < shortest(clauses):
@@ -385,9 +389,10 @@ def _story(
     clauses: int | None = None,
     length: int | None = None,
     repeat_prompt: bool | float = False,
+    longest: int | None = None,
 ) -> Sample:
     """A whole story: prompt, and the story as its answer."""
-    story = make_story(rng, clauses, length, split, repeat_prompt)
+    story = make_story(rng, clauses, length, split, repeat_prompt, longest)
     fields = {
         "clauses": [clause.to_dict() for clause in story.clauses],
         "due": [asdict(due) for due in story.due],
