@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from workbench.bench import harness
+from workbench.analysis.trace import trace as wb_trace
+from workbench.bench import harness, trace
 from workbench.bench.harness import Measurement
+from workbench.bench.models import Shape, Work
 from workbench.errors import WorkbenchError
 
 
@@ -126,6 +128,19 @@ def test_table_has_a_line_for_each_measurement_and_variant(work: None) -> None:
     assert lines[0].split() == ["work", "ours", "peer", "ratio", "spread", "peer's", "memory", "memory"]
     assert lines[1].startswith("one ") and lines[2].startswith("  without the trick ")
     assert len({len(line) for line in lines}) == 1, "columns line up"
+
+
+def test_a_trace_is_measured_without_nnsight_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nnsight is no dependency; what is compared is checked with it or without, and a trace of other rows is refused."""
+    work = Work(Shape(2, 32, 2, 64, prompt=0, tokens=6, answer=2, batch=2))
+    monkeypatch.setattr(trace, "_installed", lambda: False)
+    without = trace._reading(work)
+    assert without.check is not None and "nnsight is not installed" in without.notes
+    assert not any("nnsight" in name for name in without.variants)
+    without.check()
+    monkeypatch.setattr(trace, "trace", lambda backbone, rows, *more: wb_trace(backbone, rows[::-1], *more))
+    with pytest.raises(AssertionError, match="layer 0 differs"):
+        without.check()
 
 
 def test_every_row_of_the_project_loads() -> None:
