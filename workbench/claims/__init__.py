@@ -13,8 +13,10 @@ vaes.py             the VAEs that a claim is tried on
 distilling.py       the prompts that a chain of thought is distilled into
 answer_paths.py     answers as paths, beside walks at random behind the same questions
 task_clusters.py    texts of several tasks, read as they are and as controls read them
+memory.py           what methods keep of a story's prompt, and what that costs
 kept.py             numbers that took a while, found again
 e1.py …             one claim each (arXiv 2412.18582)
+p1.py …             one claim each (arXiv 2311.01981)
 """
 
 from workbench.claims.answer_paths import PathsConfig
@@ -29,6 +31,9 @@ from workbench.claims.e6 import DistantApartCloseTogether
 from workbench.claims.e7 import InterpolatedStayAndWork
 from workbench.claims.e8 import VAECollapses
 from workbench.claims.e9 import PosteriorDistils
+from workbench.claims.memory import MapsConfig, MemoryConfig
+from workbench.claims.p1 import RecurrentForgets
+from workbench.claims.p2 import ProSGKeeps
 from workbench.claims.rule import Rule, load_rule
 from workbench.claims.study import StudyConfig
 from workbench.claims.task_clusters import ClustersConfig
@@ -43,11 +48,15 @@ __all__ = [
     "DistilConfig",
     "FarRegionsWork",
     "InterpolatedStayAndWork",
+    "MapsConfig",
+    "MemoryConfig",
     "PathsAreNotLocal",
     "PathsConfig",
     "PosteriorDistils",
     "PriorDecides",
+    "ProSGKeeps",
     "QualityIsTheSame",
+    "RecurrentForgets",
     "Rule",
     "StudyConfig",
     "VAECollapses",

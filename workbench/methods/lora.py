@@ -100,10 +100,13 @@ class LoRA(Method):
         return Injection(view=self.view)
 
     @torch.no_grad()
-    def merged(self) -> Backbone:
+    def merged(self, strength: float = 1.0) -> Backbone:
         """A backbone with the change, as it is now, in its matrices: one that other methods can be trained on.
 
         >>> wb.SyntheticGradient(lora.merged(), source="tokens")
+
+        Args:
+            strength: by what the change is multiplied.
 
         A view of the backbone that shares every tensor but the changed ones. Nothing of PEFT is in it, and nothing of it has a
         gradient.
@@ -121,7 +124,7 @@ class LoRA(Method):
                     f"{place} of {self.backbone.name} is a {type(layer).__name__}, no plain matrix that a change can be added "
                     "to; load the backbone without quantisation, or use the LoRA as a method"
                 )
-            up = self.up[place] * (self.config.alpha / self.config.rank)
+            up = self.up[place] * (strength * self.config.alpha / self.config.rank)
             changes[name] = LowRank(up[None], self.down[place][None])
         fold(merged.model, changes)
         return merged

@@ -1,0 +1,169 @@
+"""P1 and P2 measured on stories whose truth is known: a model that forgets, one that does not, curves by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.backbones.backbone import load_backbone
+from workbench.backbones.score import score_stories, story_rows
+from workbench.claims import memory as study
+from workbench.claims.kept import Kept
+from workbench.claims.memory import (
+    METHODS,
+    PLAIN,
+    STRENGTHS,
+    TOKENS,
+    MapsCell,
+    MapsConfig,
+    MemoryCell,
+    MemoryConfig,
+    told,
+)
+from workbench.claims.p1 import RecurrentForgets
+from workbench.claims.p2 import PRICES, ProSGKeeps
+from workbench.claims.rule import load_rule
+from workbench.methods.prompt_bias import PromptBias
+from workbench.methods.rereading import Rereading
+
+
+def cells(near: float, far: float, spread: float, seed: int) -> list[list[float]]:
+    dice = np.random.default_rng(seed)
+    found = []
+    for clauses in (1, 4, 16):
+        for bins, share in ((10, near), (50, near), (200, far), (800, far)):
+            found.append([clauses, bins, float(np.clip(share + spread * dice.normal(), 0, 1)), 40])
+    return found
+
+
+def maps(near: float, far: float, attention_far: float, load: float = 0.0) -> MapsCell:
+    trials = []
+    for seed in range(5):
+        for name, last in (("small", far), ("attention", attention_far)):
+            of_two = cells(near, last, 0.01, seed)
+            whole = [[c, d, m - load * (c == 16), n] for c, d, m, n in of_two]
+            trials.append(Kept(name, seed, {"of_two": of_two, "map": whole, "met": 0.8}, 1.0))
+    return MapsCell("small", tuple(trials), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "attention", "verdict"),
+    [
+        (0.95, 0.7, 0.94, "holds"),
+        (0.9, 0.95, 0.95, "does not hold"),
+        (0.95, 0.7, 0.7, "undecided"),
+        (0.4, 0.3, 0.4, "undecided"),
+    ],
+)
+def test_p1_is_judged_by_distance(near: float, far: float, attention: float, verdict: str) -> None:
+    """Protects the verdict: forgetting over distance is seen, its opposite refused, and not where attention forgets as well."""
+    config = MapsConfig(backbones=("small",), attention="attention")
+    found = RecurrentForgets().measure(maps(near, far, attention, load=0.2), config)
+    assert found.estimate is not None
+    assert found.estimate.effect == pytest.approx(near - far, abs=0.03)
+    assert load_rule("P1").verdict(list(found.estimate.interval), found.numbers)[0] == verdict
+    assert found.numbers["load"]["effect"] == pytest.approx(0.2, abs=0.03)
+
+
+def memory_cell(lead: float, hard: int = 200) -> MemoryCell:
+    """Curves in which "tokens" has `lead` more memory than a bias that buys memory at a price."""
+    trials = []
+    for seed in range(5):
+        shift = 0.01 * np.random.default_rng(seed).normal()
+        for name in (PLAIN, *METHODS):
+            curve: list[dict[str, float]] = []
+            for step, strength in enumerate(STRENGTHS.get(name, (0.0,))):
+                memory = 0.5 + shift
+                if name == TOKENS:
+                    memory += 0.2 + lead
+                elif name == "prompt-bias":
+                    memory += 0.2 * (step > 0)
+                price = 0.0 if name in (PLAIN, TOKENS) or step == 0 else 0.03 * step
+                curve.append(
+                    {
+                        "strength": strength,
+                        "memory": memory,
+                        "price": price,
+                        "held_out_memory": memory,
+                        "held_out_price": price,
+                    }
+                )
+            facts: dict[str, Any] = {
+                "curve": curve,
+                "hard": hard,
+                "map": [[8, 10, 0.5, 9]],
+                "parameters": 1,
+                "training_seconds": 1.0,
+            }
+            facts["rereading"] = [{"every": 50, "memory": 0.9, "price": 0.0, "tokens": 1.5}]
+            facts["looks"] = [{"step": 1, "cosine layer 0 x": 0.5}]
+            trials.append(Kept(name, seed, facts, 1.0))
+    return MemoryCell("small", tuple(trials), "cpu")  # fmt: skip
+
+
+@pytest.mark.parametrize(("lead", "verdict"), [(0.1, "holds"), (-0.1, "does not hold")])
+def test_p2_is_judged_at_the_least_lead(lead: float, verdict: str) -> None:
+    """Protects the verdict: the bias, which is level only from 0.05 nats on, is the baseline that decides, and only there."""
+    cell = memory_cell(lead)
+    found = ProSGKeeps().measure(cell, MemoryConfig(backbones=("small",)))
+    assert found.estimate is not None
+    assert found.estimate.effect == pytest.approx(lead, abs=1e-6)
+    assert load_rule("P2").verdict(list(found.estimate.interval), found.numbers)[0] == verdict
+    leads = found.numbers["leads"]["prompt-bias"]
+    assert leads["0.02"]["effect"] == pytest.approx(0.2 + lead) and leads["0.05"]["effect"] == pytest.approx(
+        lead
+    )
+    assert cell.at("lora", 0.0) == pytest.approx(cell.at(PLAIN, 0.0))
+    few = ProSGKeeps().measure(memory_cell(lead, hard=20), MemoryConfig(backbones=("small",)))
+    assert load_rule("P2").verdict([0.1, 0.2], few.numbers)[0] == "undecided"
+    assert set(PRICES) == {0.0, 0.02, 0.05, 0.1}
+
+
+def test_stories_are_scored_as_the_card_scores_them() -> None:
+    """Protects memory and price: with nothing injected they are `score_stories`'s; with a bias, and read again, they are not."""
+    backbone = load_backbone("tiny-rwkv")
+    chosen = [(2, 40), (8, 110), (4, 60)]
+    rows = story_rows(backbone.tokenizer, chosen, "train", seed=5)
+    expected = score_stories(backbone.model, backbone.tokenizer, chosen, "train", seed=5)
+    found = told(backbone, rows, batch_tokens=300)
+    assert found.recalls == expected.recalls
+    assert found.nats() == pytest.approx(expected.nats(), abs=1e-5)
+    biased = told(backbone, rows, PromptBias(backbone, bias=6.0).injection())
+    assert biased.nats() > found.nats() + 0.1
+    again = told(backbone, rows, rereading=Rereading(backbone, 25))
+    assert len(again.rest) == len(found.rest) and again.nats() != found.nats()
+
+
+def test_what_is_trained_has_about_as_many_parameters() -> None:
+    """Protects the comparison: LoRA's rank and the state's width are chosen by the parameters of "tokens"."""
+    backbone, config = load_backbone("tiny-rwkv"), MemoryConfig(hidden=16)
+    sizes = {
+        name: study.make(config, backbone, name, 0).parameters_trained for name in (TOKENS, "lora", "state")
+    }
+    for name in ("lora", "state"):
+        assert 0.9 < sizes[name] / sizes[TOKENS] <= 1.0
+
+
+def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects hours of training: what is there is not made again, and a trial's facts are all that the claim asks for."""
+    monkeypatch.setattr(study, "METHODS", (TOKENS, "error"))
+    monkeypatch.setattr(study, "HARD", 2.0)
+    config = MemoryConfig(seeds=2, steps=2, batch_size=2, longest=40, hidden=4, stories=1, cases=40)
+    (cell,) = study.run_memory(config, tmp_path)
+    assert [len(cell.facts(name)) for name in (PLAIN, TOKENS, "error")] == [2, 2, 2]
+    facts = cell.facts(TOKENS)[0]
+    assert facts["looks"] and facts["training_seconds"] > 0 and len(facts["curve"]) == len(STRENGTHS[TOKENS])
+    assert json.dumps(facts)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(study, "_trial", refuse)
+    (again,) = study.run_memory(config, tmp_path)
+    assert [t.facts for t in again.trials] == [t.facts for t in cell.trials]
+    assert torch.tensor(again.at(TOKENS, 9.0)).shape == (2,)
