@@ -95,6 +95,8 @@ class MemoryConfig:
     """Stories in an update."""
     longest: int = 160
     """Most words of a story that is trained on, but for those whose clauses need more."""
+    emphasis: float = 6.0
+    """Weight in the loss of a story's tokens that stand once in its prompt, for everything that is trained."""
     hidden: int = 64
     """Width of the synthesiser of "tokens"; what else is trained has about as many parameters."""
     rates: tuple[tuple[str, float], ...] = (
@@ -206,6 +208,7 @@ def train(
         steps=steps,
         batch_size=config.batch_size,
         learning_rate=rate,
+        emphasis=config.emphasis,
         evaluate_every=max(1, steps // 8),
         validation_examples=16,
         keep="last",

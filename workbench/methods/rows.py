@@ -52,6 +52,16 @@ class Rows:
         """Answer tokens in all rows together: what a mean over them divides by."""
         return int((self.lengths - self.answer_start).sum())
 
+    def weights(self, emphasis: float) -> Tensor:
+        """(N,) float32, for the answers' tokens row by row: `emphasis` for one that stands once in its row's question, else 1."""
+        s = torch.arange(self.ids.shape[1], device=self.ids.device)[None]
+        asked = torch.where(s < self.answer_start[:, None], self.ids, -1)[:, : int(self.answer_start.max())]
+        once = torch.stack(
+            [(ids[:, None] == own[None]).sum(1) == 1 for ids, own in zip(self.ids, asked, strict=True)]
+        )
+        answers = (s >= self.answer_start[:, None]) & (s < self.lengths[:, None])
+        return torch.where(once, emphasis, 1.0)[answers]
+
     def without_last(self) -> Rows:
         """The rows without the last token of each: what a model has to read to predict every token after the first."""
         return Rows(self.ids[:, :-1], self.lengths - 1, self.answer_start, self.prompt_at)

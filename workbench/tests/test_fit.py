@@ -19,13 +19,14 @@ from workbench.methods.generate import GenerateConfig, default_config, generate
 from workbench.methods.method import load_method
 from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
-from workbench.tasks.encode import TextConfig
+from workbench.tasks.encode import Encoded, TextConfig
 from workbench.tasks.task import Task, load_task
 from workbench.tests import zoo
 from workbench.training.batches import Batches, EncodedExamples
 from workbench.training.config import FitConfig, schedule_factor
 from workbench.training.evaluate import compare, default_hand_prompt, evaluate
 from workbench.training.fit import fit, resume
+from workbench.training.member import Data
 from workbench.training.run import Run
 
 SHORT = FitConfig(
@@ -396,3 +397,25 @@ def test_full_disk_is_one_sentence(task: Task, tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match=r"cannot be written .*no space left"):
         list(steps)
     assert kept.count("\n") == 1
+
+
+def test_emphasis_weighs_what_the_question_says_once() -> None:
+    """Protects training for memory: weights by hand, the loss that they make, and 1 as if there were none."""
+    rows = Rows.collate([Encoded((1, 7, 8, 8, 7, 9, 8), 4, 0), Encoded((1, 5, 6, 6), 2, 0)])
+    assert rows.weights(6.0).tolist() == [6.0, 1.0, 1.0, 1.0, 1.0]
+    assert Rows.collate([Encoded((1, 5, 6, 5, 1), 3, 0)]).weights(4.0).tolist() == [4.0, 4.0]
+
+    backbone, task = zoo.backbone("llama"), load_task("find-person", n=8)
+    losses = {}
+    for emphasis in (1.0, 5.0):
+        config = FitConfig(steps=1, batch_size=4, evaluate_every=0, emphasis=emphasis)
+        (step,) = fit(backbone, SoftPrompt(backbone, tokens=2), task, config)
+        losses[emphasis] = step.loss
+    batch = Rows.collate(Data(backbone).batches(task, FitConfig(batch_size=4), 2)[0])
+    with torch.no_grad():
+        logits, targets = answer_logits(backbone, batch, SoftPrompt(backbone, tokens=2).injection())
+    nats, weights = torch.nn.functional.cross_entropy(logits, targets, reduction="none"), batch.weights(5.0)
+    assert float(weights.max()) > 1 and losses[1.0] == pytest.approx(float(nats.mean()), rel=1e-5)
+    assert losses[5.0] == pytest.approx(float((weights * nats).sum() / weights.sum()), rel=1e-5)
+    with pytest.raises(WorkbenchError, match="emphasis is 0"):
+        FitConfig(emphasis=0.0)

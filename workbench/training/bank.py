@@ -255,12 +255,14 @@ class Bank:
             if own is None:
                 answering.append(member)
             else:
-                yield member, own * rows.answer_tokens / member.tokens
+                yield member, own * member.weigh(rows) / member.weight
         if answering:
             logits, targets, counts = self._run(answering, [m.parts[part] for m in answering])
             nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
             for member, answers in zip(answering, nats.split(counts), strict=True):
-                yield member, answers.sum() / member.tokens
+                if member.config.emphasis != 1:
+                    answers = answers * member.parts[part].weights(member.config.emphasis)
+                yield member, answers.sum() / member.weight
 
     @torch.no_grad()
     def _look(self, due: list[Member]) -> dict[int, dict[str, float]]:

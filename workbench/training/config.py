@@ -43,6 +43,9 @@ class FitConfig:
     pull: float = 0.0
     """How strongly the prior pulls: this times the vectors' negative log density under it is added to the loss that is
     minimised (a MAP estimate; ours). 0, as in the paper: the prior is only where they start."""
+    emphasis: float = 1.0
+    """Weight in the loss of an answer's tokens that stand exactly once in the question, as what has to be remembered from it
+    does (ours); all others weigh 1."""
     precision: Precision = "backbone"
     """The type of the backbone's activations: as loaded, or bfloat16 autocast. The method itself is float32."""
     gradient_checkpointing: bool = False
@@ -85,6 +88,8 @@ class FitConfig:
             raise WorkbenchError("checkpoint_every and validation_examples must be at least 1")
         if self.learning_rate <= 0:
             raise WorkbenchError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if not self.emphasis > 0:
+            raise WorkbenchError(f"emphasis is {self.emphasis}; it is a weight, above 0, and 1 for none")
         if not 0 <= self.warmup < 1:
             raise WorkbenchError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
         if self.patience and not self.evaluate_every:

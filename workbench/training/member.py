@@ -34,7 +34,7 @@ from workbench.training.run import Lock, Run, now, plain_errors
 class Step:
     """What one update did.
 
-    index: from 1. loss: nats a token, the mean over the update's answer tokens, before the update.
+    index: from 1. loss: nats a token, the mean over the update's answer tokens (as `emphasis` weighs them), before the update.
     tokens: answer tokens. gradient_norm: before clipping.
     seconds: of this step; in a bank, of all its members together.
         While a method has an objective of its own (`Method.objective`), that.
@@ -96,7 +96,7 @@ class Member:
     Attributes:
         number: its place in the bank.
         done: updates so far.
-        parts: after `open`, the batches of this update, and `tokens` their answer tokens.
+        parts: after `open`, the batches of this update, `tokens` their answer tokens, and `weight` what these weigh in the loss.
     """
 
     def __init__(self, number: int, data: Data, method: Method, task: Task, config: FitConfig):
@@ -125,7 +125,7 @@ class Member:
         self.whole = True  # whether all of the last update is done and written down
         self.kept = 0  # the step of the newest checkpoint
         self.parts: list[Rows] = []
-        self.tokens, self.loss, self.rate = 0, 0.0, 0.0
+        self.tokens, self.weight, self.loss, self.rate = 0, 0.0, 0.0, 0.0
 
     # the run directory
 
@@ -193,6 +193,12 @@ class Member:
             for i in range(self.config.accumulation)
         ]
         self.tokens, self.loss = sum(rows.answer_tokens for rows in self.parts), 0.0
+        self.weight = sum(self.weigh(rows) for rows in self.parts)
+
+    def weigh(self, rows: Rows) -> float:
+        """What a part's answers weigh in the loss, all together."""
+        even = self.config.emphasis == 1
+        return float(rows.answer_tokens) if even else float(rows.weights(self.config.emphasis).sum())
 
     def lost(self, loss: float) -> None:
         """Count a part's share of the loss. Raises WorkbenchError where it is not finite."""
