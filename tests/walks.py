@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.person import PATIENCE, Person
 
@@ -115,13 +115,7 @@ def prior_and_posterior(person: Person) -> None:
     assert [len(group) for group in end] == [8, 8] and end != start, "no circle moved"
 
     handle = panel.locator(".wb-controls .noUi-handle").first
-    handle.scroll_into_view_if_needed()
-    spot = handle.bounding_box()
-    assert spot is not None
-    page.mouse.move(spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(spot["x"] - 600, spot["y"], steps=8)
-    page.mouse.up()
+    drag(page, handle, -600)
     expect(title).to_contain_text("step 0", timeout=PATIENCE)
     page.wait_for_function(f"({CIRCLES})(0)[0]?.[0]?.x === {start[0][0]['x']}", timeout=PATIENCE)
     assert page.evaluate(CIRCLES, 0)[1][2]["x"] == start[1][2]["x"], "the start is not where it was drawn"
@@ -168,6 +162,17 @@ def prior_and_posterior(person: Person) -> None:
     page.wait_for_function(f"({CIRCLES})(0).length === 2", timeout=PATIENCE)
 
 
+def drag(page: Page, handle: Locator, across: float) -> None:
+    """Drags a slider's handle with the mouse, so many pixels to the right."""
+    handle.scroll_into_view_if_needed()
+    spot = handle.bounding_box()
+    assert spot is not None
+    page.mouse.move(spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(spot["x"] + across, spot["y"] + spot["height"] / 2, steps=8)
+    page.mouse.up()
+
+
 def brush(page: Page, number: int, which: tuple[int, int]) -> None:
     """Draws around one circle of a map with the mouse: `which` is its group and its number."""
     page.locator(".wb-panel .js-plotly-plot").nth(number).scroll_into_view_if_needed()
@@ -180,14 +185,143 @@ def brush(page: Page, number: int, which: tuple[int, int]) -> None:
     page.mouse.up()
 
 
+#: The points of the map of activations: their texts as a pointer is told, and where they are in pixels of the window.
+SEEN = """() => {
+  const plot = document.querySelectorAll('.wb-panel .js-plotly-plot')[0];
+  if (!plot || !plot.data || !plot.data[0] || !plot._fullLayout || !plot._fullLayout.xaxis) return [];
+  const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
+  return plot.data.filter(trace => trace.type === 'scattergl').flatMap(trace => Array.from(trace.x, (x, i) => ({
+    text: trace.text[i], left: box.left + xaxis._offset + xaxis.l2p(x),
+    top: box.top + yaxis._offset + yaxis.l2p(trace.y[i])})));
+}"""
+
+
+def activation_space(person: Person) -> None:
+    """Trace, change the layer, lasso a cluster and read it, keep it, scrub a generation to its end, take both away."""
+    page, panel = person.page, person.page.locator(".wb-panel")
+    expect(panel.get_by_text("Choose what to read, and press Trace")).to_be_visible(timeout=PATIENCE)
+    panel.get_by_label("Texts of each task").fill("25")
+    panel.get_by_label("Texts of each task").press("Tab")
+    panel.locator(".wb-buttons button", has_text="Trace").click()
+    expect(panel.get_by_text(re.compile(r"Traced: .* of 100 texts"))).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({SEEN})().length === 100", timeout=PATIENCE)
+    expect(panel.locator(".wb-numbers tbody tr")).to_have_count(6, timeout=PATIENCE)
+    probe = panel.locator(".wb-numbers tr", has_text="linear probe").inner_text()
+
+    title = page.locator(MAP).locator(".gtitle")
+    expect(title).to_contain_text("layer 2")
+    handle = panel.locator(".wb-controls .noUi-handle").first
+    handle.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(title).to_contain_text("layer 1", timeout=PATIENCE)
+    expect(panel.locator(".wb-numbers tr", has_text="linear probe")).not_to_have_text(probe, timeout=PATIENCE)
+
+    expect(panel.get_by_text("Draw around some points on")).to_be_visible()
+    page.locator(MAP).scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    points = page.evaluate(SEEN)
+    sums = [point for point in points if point["text"].startswith("add-2")]
+    assert len(sums) == 25
+    lasso(page, sums)
+    expect(page.locator(MAP).locator(".selectionlayer path")).to_have_count(0)  # the points stand out instead
+    rows = panel.locator(".wb-listing tbody tr", has_text="answer :")
+    expect(rows.first).to_contain_text("add-2", timeout=PATIENCE)
+    inside = [point for point in points if _in_box(point, sums)]
+    expect(panel.get_by_text(re.compile(rf"^{len(inside)} texts with {len(inside)} points"))).to_be_visible()
+    panel.get_by_placeholder("a name for them").fill("sums")
+    panel.get_by_role("button", name="Keep").click()
+    expect(panel.get_by_text(f"Kept {len(inside)} texts as “sums”")).to_be_visible(timeout=PATIENCE)
+
+    page.locator(MAP).scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    points = page.evaluate(SEEN)
+    none = {"left": points[0]["left"], "top": max(point["top"] for point in points) + 2 * ROOM}
+    lasso(page, [none])
+    expect(panel.get_by_text("Draw around some points on")).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({CHOSEN})() === null", timeout=PATIENCE)
+    panel.get_by_role("button", name="Write on").click()
+    walk = panel.locator(".js-plotly-plot").nth(1)
+    expect(walk.locator(".gtitle")).to_contain_text("in layer 1", timeout=PATIENCE)
+    scrubber = panel.locator(".wb-controls .noUi-handle").nth(1)
+    scrubber.scroll_into_view_if_needed()
+    scrubber.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function(f"({PATH})() === 1", timeout=PATIENCE)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"({PATH})() === 2", timeout=PATIENCE)
+    tokens = int(re.findall(r"(\d+) tokens?,", walk.inner_text())[0])
+    assert tokens > 3
+    drag(page, scrubber, 600)
+    page.wait_for_function(f"({PATH})() === {tokens + 1}", timeout=PATIENCE)
+
+    page.locator(MAP).scroll_into_view_if_needed()
+    page.locator(MAP).hover()
+    with page.expect_download() as picture:
+        page.locator(MAP).locator(".modebar-btn[data-title*='png' i]").click(force=True)
+    assert picture.value.path().read_bytes().startswith(b"\x89PNG")
+    person.runs_the_cell("panel.map.save")
+    reports = (person.lab.folder / person.notebook).parents[1] / "reports"
+    opened = page.context.browser.new_page()  # type: ignore[union-attr]
+    opened.goto((reports / "activation_space.html").as_uri())
+    expect(opened.locator(".gtitle")).to_contain_text("layer 1")
+    opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})  # near its beginning
+    expect(opened.locator(".gtitle")).to_contain_text("layer 0")
+    opened.goto((reports / "generation.html").as_uri())
+    expect(opened.locator(".slider-rail-touch-rect")).to_be_visible()
+    opened.close()
+    person.sees_no_error()
+
+    person.save()
+    person.reload()
+    expect(panel.get_by_text(re.compile(r"Traced: .* of 100 texts"))).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({SEEN})().length === 100", timeout=PATIENCE)
+    page.wait_for_function(f"({PATH})() === {tokens + 1}", timeout=PATIENCE)
+
+
+#: Which points of the map stand out, null where all look alike.
+CHOSEN = "() => document.querySelector('.wb-panel .js-plotly-plot').data[0].selectedpoints ?? null"
+
+#: Places on the path of what was written, in the first map of the walk: the last token read, and those written so far.
+PATH = """() => {
+  const plot = document.querySelectorAll('.wb-panel .js-plotly-plot')[1];
+  const paths = (plot?.data ?? []).filter(trace => trace.meta === 'moves' && trace.mode === 'lines+markers');
+  return paths[1]?.x?.length ?? 0;
+}"""
+
+#: Pixels between what is drawn round and the line around it.
+ROOM = 9
+
+
+def lasso(page: Page, points: list[dict[str, Any]]) -> None:
+    """Draws around points of a map with the mouse, along the box that holds them."""
+    left, top, right, bottom = _box(points)
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 2)):
+        page.mouse.move(x, y, steps=6)
+    page.mouse.up()
+
+
+def _box(points: list[dict[str, Any]]) -> tuple[float, float, float, float]:
+    across, down = [point["left"] for point in points], [point["top"] for point in points]
+    return min(across) - ROOM, min(down) - ROOM, max(across) + ROOM, max(down) + ROOM
+
+
+def _in_box(point: dict[str, Any], points: list[dict[str, Any]]) -> bool:
+    left, top, right, bottom = _box(points)
+    return bool(left < point["left"] < right and top < point["top"] < bottom)
+
+
 WALKS: dict[str, Callable[[Person], None]] = {
     "00_overview": overview,
     "01_first_prompt": first_prompt,
     "02_prior_and_posterior": prior_and_posterior,
+    "03_activation_space": activation_space,
 }
 
 #: What the picture of a notebook shows, where that is not the whole page, and how high the page must be for it.
 PICTURES: dict[str, tuple[Any, ...]] = {
     "01_first_prompt": (".wb-panel",),
     "02_prior_and_posterior": (".wb-panel", 3200),
+    "03_activation_space": (".wb-panel", 3200),
 }

@@ -270,7 +270,7 @@ def test_answers_that_are_written_are_traced_and_scored(backbone: str, tmp_path:
 
 def test_scores_are_those_of_the_answers(tmp_path: Path) -> None:
     """Against `evaluate`, and nan where a task has no score for an answer."""
-    settings = TraceSettings("tiny-llama", ("find-person", "running"), texts=6)
+    settings = TraceSettings("tiny-llama", tasks=("find-person", "running"), texts=6)
     traced = Traced.begin(tmp_path / "0001-x", settings)
     work = Tracing(traced)
     work.start()

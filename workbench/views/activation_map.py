@@ -40,6 +40,9 @@ ALONG = ((0.0, "#440154"), (0.35, "#31688e"), (0.7, "#1f9e89"), (1.0, "#6ba82f")
 
 NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
 
+#: Pixels of the figure while there is nothing to show.
+EMPTY = 320
+
 _MARGIN = {"l": 56, "r": 16, "b": 48}
 
 
@@ -139,7 +142,7 @@ class ActivationMap(View):
             note = empty_note(
                 "Choose tasks, press Trace, and see here<br>what each layer makes of them.", self.theme
             )
-            figure.update_layout(annotations=[note])
+            figure.update_layout(annotations=[note], height=EMPTY)
             return figure.update_xaxes(visible=False).update_yaxes(visible=False)
         figure.add_traces([*self._points(self.shown), *self._legend()])
         for number, axis in enumerate((figure.update_xaxes, figure.update_yaxes)):
@@ -328,7 +331,9 @@ class ActivationMap(View):
             title = f"What {name} {reads}" if place == "output" else f"What {place} of {name} {reads}"
             if place == "embeddings":
                 title = f"The embeddings of {name}"
-        return heading(title, "<br>".join(self._below(place)), self.theme) | {"y": 1 - 20 / self.height}
+        return heading(title, "<br>".join(self._below(place)), self.theme) | {
+            "y": 1 - 20 / (self.height if self.traces else EMPTY)
+        }
 
     def _below(self, place: str) -> list[str]:
         traces = self.traces

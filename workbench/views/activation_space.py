@@ -74,8 +74,8 @@ STYLE = """
 .wb-panel .wb-controls > * { margin: 0; } .wb-panel .wb-controls .widget-label { color: var(--wb-quiet); font-size: 12px; }
 .wb-panel .wb-controls button { height: 28px; line-height: 28px; width: auto; border-radius: 4px; }
 .wb-panel .wb-numbers .wb-listing { font-size: 12px; }
-.wb-panel .wb-numbers .wb-listing.wb-listing td:first-child { white-space: normal; font-weight: normal; }
-.wb-panel .wb-numbers .wb-listing.wb-listing :is(th, td) { padding: 4px 8px 4px 0; }
+.wb-panel .wb-numbers .wb-listing.wb-listing td:first-child { font-weight: normal; }
+.wb-panel .wb-numbers .wb-listing.wb-listing :is(th, td) { padding: 4px 8px 4px 0; white-space: nowrap; }
 .wb-panel h4.wb-part { font-size: 14px; font-weight: 600; margin: 14px 0 0; color: var(--wb-text); }
 """
 
@@ -116,9 +116,9 @@ class ActivationSpace(Panel):
         self.form: Form[TraceSettings] = Form(
             TraceSettings(**first),
             {**names, "run": prompts},
-            shown=("backbone", "tasks", "files", "texts", "layers", "answers", "run"),
+            shown=("backbone", "run", "texts", "answers", "layers", "tasks", "files", "tokens", "written"),
         )
-        self.map, self.numbers = ActivationMap(theme=theme, width=600), ClusterNumbers(theme=theme)
+        self.map, self.numbers = ActivationMap(theme=theme, width=580), ClusterNumbers(theme=theme)
         self.table, self.walk = SelectedTexts(self.map, theme), GenerationWalk(theme=theme)
         self.traced: Traced | None = None
         self._shared: dict[Any, Traces] = {}
@@ -350,7 +350,7 @@ class ActivationSpace(Panel):
         self._colour = choice("Colour", list(COLOURS.items()), "180px")
         self._waiting = w.HTML()
         self.map.widget().on_brush = self._brush
-        beside = w.VBox([part("How far apart tasks lie"), self.numbers.widget()], layout={"width": "290px"})
+        beside = w.VBox([part("How far apart tasks lie"), self.numbers.widget()], layout={"width": "316px"})
         beside.add_class("wb-numbers")
         picture = w.HBox([self.map.widget(), beside], layout={"flex_flow": "row wrap"})
 

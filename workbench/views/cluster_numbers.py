@@ -27,9 +27,9 @@ COLUMNS = ["layer", "measure", "value", "low", "high", "chance", "chance_low", "
 #: Measures as a narrow table names them.
 SHORT = {
     "silhouette": "silhouette",
-    "purity": "purity of neighbours",
+    "purity": "neighbour purity",
     "probe": "linear probe",
-    "hdbscan": "HDBSCAN agrees",
+    "hdbscan": "HDBSCAN",
     "separation": "between / within",
     "dimension": "dimension",
 }

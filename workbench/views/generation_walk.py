@@ -184,7 +184,7 @@ class GenerationWalk(View):
             for step in range(self.last + 1)
         ]
         now = self.last if self.step is None else min(self.step, self.last)
-        return with_slider(figure, "token ", now, self.theme).update_layout(margin={"b": 174})
+        return with_slider(figure, "token ", now, self.theme, redraw=True, below=112)
 
     def part(self) -> str:
         """The figure with its slider, as a piece of a page."""
@@ -310,9 +310,7 @@ class GenerationWalk(View):
     def _below(self) -> list[str]:
         frame = self.frame
         assert frame is not None
-        shown = (
-            "" if frame.explained is None else f"the plane shows {frame.explained.sum():.0%} of the variance"
-        )
+        shown = "" if frame.explained is None else f"{frame.explained.sum():.0%} of the variance shown"
         parts = [
             f"in {self.place}; grey: the end of the question; colour: what was written, up to the token in bold",
             shown,

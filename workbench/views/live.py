@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from traitlets import observe
 
 from workbench.views.bundle import WAITS, bundle
 from workbench.views.theme import CSS
@@ -168,8 +169,20 @@ class LiveFigure(go.FigureWidget):
         """
         drawn = ((change["new"] or {}).get("relayout_data") or {}).get("selections")
         if drawn and self.on_brush is not None:
-            self.layout.selections = ()  # else it selects anew whatever a later drawing moves into it
+            # else it selects anew whatever a later drawing moves into it; plotly does not tell the page of this by itself
+            self.layout.selections = ()
+            self._send_relayout_msg({"selections": []})
             self.on_brush([outline(selection) for selection in drawn])
+
+    @observe("_js2py_pointsCallback")
+    def _handler_js2py_pointsCallback(self, change: Any) -> None:
+        """The page's message on points. Of a figure that is drawn round, which points stand out is said by its drawing:
+        plotly would have all of them pale once the outline is gone, as if nothing had been drawn round."""
+        event = (change["new"] or {}).get("event_type")
+        if self.on_brush is not None and event in ("plotly_selected", "plotly_deselect"):
+            self._js2py_pointsCallback = None
+        else:
+            super()._handler_js2py_pointsCallback(change)
 
     def set_state(self, sync_data: Any) -> None:
         """What the browser sends back, applied under the lock: never in the middle of a drawing.

@@ -110,14 +110,17 @@ def within(places: NDArray[np.float32], outlines: Sequence[NDArray[np.float64]])
     return found
 
 
-def with_slider(figure: go.Figure, prefix: str, now: int, theme: Theme, redraw: bool = False) -> go.Figure:
+def with_slider(
+    figure: go.Figure, prefix: str, now: int, theme: Theme, redraw: bool = False, below: int = 46
+) -> go.Figure:
     """A figure that has frames with a slider over them and a button that plays them, below it; for a page.
 
     Args:
         figure: of a height that it says; it grows by the slider's.
         prefix: what stands before the name of the frame that is shown.
         now: the number of the frame that the figure shows.
-        redraw: whether a frame is drawn anew, which WebGL and changed axes need, and which is slower.
+        redraw: whether a frame is drawn anew, which WebGL, bars and changed axes need, and which is slower.
+        below: pixels that the axis below the data takes.
     """
     go_on = {
         "frame": {"duration": 400 if redraw else 120, "redraw": redraw},
@@ -134,7 +137,7 @@ def with_slider(figure: go.Figure, prefix: str, now: int, theme: Theme, redraw: 
         "currentvalue": {"prefix": prefix, "font": {"size": 12, "color": ink["text"]}},
         "x": 0.08,
         "len": 0.92,
-        "pad": {"t": 46, "b": 4},
+        "pad": {"t": below, "b": 4},
         "font": {"size": 11, "color": ink["quiet"]},
         "bgcolor": ink["line"],
         "bordercolor": ink["line"],
@@ -146,11 +149,14 @@ def with_slider(figure: go.Figure, prefix: str, now: int, theme: Theme, redraw: 
         "xanchor": "left",
         "y": 0,
         "yanchor": "top",
-        "pad": {"t": 62},
+        "pad": {"t": below + 16},
         "bgcolor": ink["paper"],
         "bordercolor": ink["line"],
         "buttons": [{"label": "▶", "method": "animate", "args": [None, {**go_on, "fromcurrent": True}]}],
     }
     return figure.update_layout(
-        height=figure.layout.height + 70, margin={"b": 118}, sliders=[slider], updatemenus=[play]
+        height=figure.layout.height + below + 24,
+        margin={"b": below + 72},
+        sliders=[slider],
+        updatemenus=[play],
     )

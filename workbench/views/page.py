@@ -42,6 +42,7 @@ def figure_part(figure: go.Figure) -> str:
         figure.to_html(
             include_plotlyjs=False,
             full_html=False,
+            auto_play=False,  # it stands at the frame that was saved
             config={"displaylogo": False},
             default_width=f"{width}px" if width else "100%",
             default_height=f"{height}px" if height else "450px",

@@ -42,25 +42,27 @@ class TraceSettings:
 
     backbone: str = field(default="tiny-llama", metadata={"label": "Backbone"})
     """A bundled name, a folder, or a Hub id."""
-    tasks: tuple[str, ...] = ("reading", "cloze", "running", "add-2")
-    """Whose texts are read; colours tell them apart."""
-    files: tuple[str, ...] = field(default=(), metadata={"label": "Your own files"})
-    """Files with the fields prompt and answer: JSONL, CSV or Parquet; several with commas between them."""
+    run: str = field(default="", metadata={"label": "Prompt"})
+    """A trained prompt that stands before every text, or none."""
     texts: int = field(default=100, metadata={"label": "Texts of each task", "min": 1, "max": 100_000})
     """Of each task and file, as many are drawn."""
-    tokens: Literal["all", "last", "answer", "mean"] = "all"
-    """All, so that any points can be looked at below; or only a text's last, its answer's, or their mean, which is less to
-    keep."""
     answers: Literal["given", "written"] = "given"
     """Given: question and answer are read. Written: the model writes its own answer, and that is traced as it goes."""
     layers: tuple[int | str, ...] = ("all",)
     """all, or numbers from 0 (-1 is the last), embeddings, output; of tiny-rwkv states as well."""
-    run: str = field(default="", metadata={"label": "Prompt"})
-    """A trained prompt that stands before every text, or none."""
+    tasks: tuple[str, ...] = ("reading", "cloze", "running", "add-2")
+    """Whose texts are read; colours tell them apart."""
+    files: tuple[str, ...] = field(default=(), metadata={"label": "Your own files"})
+    """Files with the fields prompt and answer: JSONL, CSV or Parquet; several with commas between them."""
+    tokens: Literal["all", "last", "answer", "mean"] = field(
+        default="all", metadata={"label": "Tokens to keep"}
+    )
+    """All, so that any points can be looked at below; or only a text's last, its answer's, or their mean, which takes less
+    room."""
+    written: int = field(default=24, metadata={"label": "Tokens to write", "min": 1, "max": 2000})
+    """The most that the model writes of an answer, or behind a text."""
     seed: int = field(default=0, metadata={"min": 0})
     """Of the draw of texts."""
-    written: int = field(default=24, metadata={"label": "Tokens to write", "min": 1, "max": 2000})
-    """The most that the model writes of each answer."""
 
     def __post_init__(self) -> None:
         for name in ("tasks", "files", "layers"):
