@@ -34,7 +34,22 @@ from workbench.tests import zoo
 from workbench.tests.methods_zoo import MAKERS, alone
 
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else zoo.EVERY_COMMIT
-TOLERANCE = 1e-5  # of the largest number
+TOLERANCE = 1e-5
+FINE = 1e-7
+"""Where all is float64."""
+SINGLE = {"mamba", "mamba2", "recurrent_gemma", "falcon_h1", "qwen3_next"}
+"""Architectures that compute in float32 whatever their weights are, of weights that are scaled."""
+METHODS = (
+    None,
+    "soft-prompt",
+    "deep-prompt",
+    "prefix",
+    "initial-state",
+    "lora",
+    "synthetic-gradient",
+    "pointer-cache",
+)
+"""Of `MAKERS`, one for each site of an injection."""
 every_backbone = pytest.mark.parametrize("architecture", CHOSEN)
 PROMPT = from_story("write a story . hero : tom . pet : fox not owl . door : red . begin :")
 CONTROL = from_story("write a story . pet : cat . hero : sam . dream : cook . begin :")
@@ -44,16 +59,21 @@ FEW = GenerateConfig(max_new_tokens=9)
 
 @functools.cache
 def exact(architecture: str) -> Backbone:
-    """The zoo's backbone in float64: an influence of a thousandth of a nat, out of logits of six, has few digits in float32."""
+    """The zoo's backbone in float64, as far as its own code goes along: an influence is a small difference of large logits."""
     model = zoo.make_model(architecture).double()
     return Backbone(model, zoo.tokenizer(), f"small-{architecture}")  # type: ignore[arg-type]
 
 
+def fine(architecture: str) -> float:
+    """How far one row may be from itself in a batch."""
+    return 1e-4 if architecture in SINGLE else FINE
+
+
 def distance(a: Any, b: Any) -> float:
-    """Largest difference as a share of the largest number; nan where the other has it is none."""
+    """Largest difference, of numbers above 1 as a share of the largest; where one is nan the other has to be."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert a.shape == b.shape and bool((np.isnan(a) == np.isnan(b)).all())
-    return float(np.nanmax(np.abs(a - b)) / np.nanmax(np.abs(b)))
+    return float(np.nanmax(np.abs(a - b)) / max(1.0, np.nanmax(np.abs(b))))
 
 
 def farthest(one: Forgetting, other: Forgetting) -> float:
@@ -153,7 +173,7 @@ def kl(p: Tensor, q: Tensor) -> list[float]:
 
 
 @every_backbone
-@pytest.mark.parametrize("name", [None, *MAKERS])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_batch_of_variants_is_what_each_is_alone(architecture: str, name: str | None) -> None:
     """All influences of a given text, with any method, against a run for each variant; and breaks are seen."""
     backbone = exact(architecture)
@@ -161,34 +181,33 @@ def test_a_batch_of_variants_is_what_each_is_alone(architecture: str, name: str 
     seen = forgetting(backbone, PROMPT, method=method, continuation=TEXT, control=CONTROL)
     tokens = continuation_ids(backbone.tokenizer, TEXT)
     whole = read_alone(backbone, method, PROMPT.prompt, tokens)
-    assert distance(seen.values["influence"], kl(whole, read_alone(backbone, method, "", tokens))) < TOLERANCE
+    assert distance(seen.values["influence"], kl(whole, read_alone(backbone, method, "", tokens))) < fine(
+        architecture
+    )
     for clause in range(3):
         without = read_alone(backbone, method, PROMPT.without(clause), tokens)
-        assert distance(seen.values["clause_influence"][:, clause], kl(whole, without)) < TOLERANCE
+        assert distance(seen.values["clause_influence"][:, clause], kl(whole, without)) < fine(architecture)
         swapped = PROMPT.swapped(clause, CONTROL)
         if swapped is None:
             assert np.isnan(seen.values["control_influence"][:, clause]).all()
             continue
         theirs = read_alone(backbone, method, swapped, tokens)
-        assert distance(seen.values["control_influence"][:, clause], kl(theirs, without)) < TOLERANCE
-        assert distance(seen.values["value_influence"][:, clause], kl(whole, theirs)) < TOLERANCE
+        assert distance(seen.values["control_influence"][:, clause], kl(theirs, without)) < fine(architecture)
+        assert distance(seen.values["value_influence"][:, clause], kl(whole, theirs)) < fine(architecture)
     spoken = [float(row[token]) for row, token in zip(whole, tokens, strict=True)]
-    assert distance(seen.values["log_probability"], spoken) < TOLERANCE
+    assert distance(seen.values["log_probability"], spoken) < fine(architecture)
     # off by one: every number a step later
-    assert distance(seen.values["log_probability"][1:], spoken[:-1]) > 1000 * TOLERANCE
-    assert (
-        distance(seen.values["clause_influence"][1:], seen.values["clause_influence"][:-1]) > 1000 * TOLERANCE
-    )
+    assert distance(seen.values["log_probability"][1:], spoken[:-1]) > 1000 * fine(architecture)
 
 
 def test_a_clause_that_is_not_taken_out_has_no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The break that would make every influence 0 is one that the test above sees."""
-    backbone = exact("llama")
+    backbone = exact("rwkv")
     right = forgetting(backbone, PROMPT, continuation=TEXT)
     monkeypatch.setattr(ClausePrompt, "without", lambda self, index: self.prompt)
     broken = forgetting(backbone, PROMPT, continuation=TEXT)
-    assert np.abs(broken.values["clause_influence"]).max() < 1e-6
-    assert distance(broken.values["clause_influence"], right.values["clause_influence"]) > 1000 * TOLERANCE
+    assert np.abs(broken.values["clause_influence"]).max() < FINE
+    assert distance(broken.values["clause_influence"], right.values["clause_influence"]) > 1000 * FINE
 
 
 # --- the same text, given and while it is written
@@ -211,7 +230,7 @@ def architecture_has_states(backbone: Backbone) -> bool:
 
 
 @every_backbone
-@pytest.mark.parametrize("name", [None, *MAKERS])
+@pytest.mark.parametrize("name", METHODS)
 def test_written_and_given_are_the_same_numbers(architecture: str, name: str | None) -> None:
     """Every measure, with any method: the text that `generate` writes, and its numbers read as a given text."""
     backbone = exact(architecture)
@@ -221,11 +240,13 @@ def test_written_and_given_are_the_same_numbers(architecture: str, name: str | N
     assert written.text == wb.generate(backbone, [PROMPT.prompt], method, FEW)[0]
     given = forgetting(backbone, PROMPT, method=method, continuation=written.ids, **asked)
     assert given.text == written.text
-    assert farthest(given, written) < TOLERANCE
+    assert farthest(given, written) < max(TOLERANCE, fine(architecture))
     followed = list(follow_forgetting(backbone, PROMPT, method=method, config=FEW, **asked))
     assert [step.token_id for step in followed] == list(written.ids)
     for name_ in ("influence", "clause_influence", "log_probability", "restoration"):
-        assert distance([step.values[name_] for step in followed], written.values[name_]) < TOLERANCE
+        assert distance([step.values[name_] for step in followed], written.values[name_]) < max(
+            TOLERANCE, fine(architecture)
+        )
 
 
 @pytest.mark.parametrize("name", wb.bundled())
@@ -256,7 +277,7 @@ def test_a_text_too_long_for_one_pass_is_read_token_by_token(
     asked = {"continuation": TEXT, "control": CONTROL, "restore_at": (3,)}
     one = forgetting(backbone, PROMPT, **asked)
     monkeypatch.setattr("workbench.analysis.forgetting.MOST_LOGITS", 1)
-    assert farthest(forgetting(backbone, PROMPT, **asked), one) < TOLERANCE
+    assert farthest(forgetting(backbone, PROMPT, **asked), one) < max(TOLERANCE, fine(architecture))
 
 
 def _counted(self: Any, run: Any, rows: list[int], embeddings: Tensor, *more: Any, **options: Any) -> Any:
@@ -298,15 +319,15 @@ def test_reading_again_puts_each_variants_own_prompt_into_the_text(architecture:
     tokens, at = continuation_ids(backbone.tokenizer, TEXT), 7
     before = forgetting(backbone, PROMPT, continuation=TEXT)
     seen = forgetting(backbone, PROMPT, continuation=TEXT, again_at=at)
-    assert distance(seen.values["influence"][:at], before.values["influence"][:at]) < TOLERANCE
+    assert distance(seen.values["influence"][:at], before.values["influence"][:at]) < fine(architecture)
     assert PROMPT.again == "remember : hero : tom . pet : fox not owl . door : red . go on :"
     whole = again_rows(backbone, PROMPT.prompt, PROMPT.again, tokens, at)
     nothing = again_rows(backbone, "", "", tokens, at)
-    assert distance(seen.values["influence"][at:], kl(whole, nothing)) < TOLERANCE
+    assert distance(seen.values["influence"][at:], kl(whole, nothing)) < fine(architecture)
     less = "remember : hero : tom . door : red . go on :"
     without = again_rows(backbone, PROMPT.without(1), less, tokens, at)
-    assert distance(seen.values["clause_influence"][at:, 1], kl(whole, without)) < TOLERANCE
-    assert distance(seen.values["influence"][at:], before.values["influence"][at:]) > 1000 * TOLERANCE
+    assert distance(seen.values["clause_influence"][at:, 1], kl(whole, without)) < fine(architecture)
+    assert distance(seen.values["influence"][at:], before.values["influence"][at:]) > 1000 * FINE
 
 
 @every_backbone
@@ -322,9 +343,11 @@ def test_a_text_goes_on_with_the_prompt_read_again(architecture: str) -> None:
     assert [step.index for step in tail] == list(range(5, 11))
     assert [step.token_id for step in tail] == list(whole.ids[4:])
     for name in names:
-        assert distance([step.values[name] for step in tail], whole.values[name][4:]) < TOLERANCE
+        assert distance([step.values[name] for step in tail], whole.values[name][4:]) < max(
+            TOLERANCE, fine(architecture)
+        )
     given = forgetting(backbone, PROMPT, continuation=whole.ids, again_at=4, measures=names)
-    assert farthest(given, whole) < TOLERANCE
+    assert farthest(given, whole) < max(TOLERANCE, fine(architecture))
     # without reading again, the text from there on is the one that would have been written anyway
     plain = forgetting(backbone, PROMPT, config=config)
     on = follow_forgetting(backbone, PROMPT, config=config, written=plain.ids[:4])
@@ -344,7 +367,7 @@ def test_restoration_reads_the_prompt_once_more(architecture: str) -> None:
         - float(plain[step - 1, token])
         for step, token in ((1, tokens[0]), (6, tokens[5]))
     ]
-    assert distance(found.value, expected) < TOLERANCE
+    assert distance(found.value, expected) < fine(architecture)
 
 
 # --- states, attention, probes
@@ -394,6 +417,8 @@ def test_attention_is_transformers_own(architecture: str) -> None:
     queries = slice(row.answer_start - 1, len(row.ids) - 1)
     expected = torch.stack([w[0, :, queries, own].sum(-1).mean(0) for w in weights], 1)
     assert distance(seen.values["attention_mass"], expected) < TOLERANCE
+    if "sliding" in str(backbone.model.config):  # BOS is out of sight
+        return
     shifted = torch.stack([w[0, :, queries, 0 : row.answer_start].sum(-1).mean(0) for w in weights], 1)
     assert distance(shifted, expected) > 1000 * TOLERANCE  # BOS let in would be seen
 
