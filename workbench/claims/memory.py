@@ -187,7 +187,7 @@ def run_memory(
         for seed in config.numbers:
             for method in names:
                 make = partial(_trial, config, backbone, method, seed, home)
-                trial, new = keep(home, method, seed, _depends(config, backbone, method), make)
+                trial, new = keep(home, method, seed, depends_on(config, backbone, method), make)
                 trials.append(trial)
                 done, left = done + new, left - 1
                 report(Progress(done, left, f"{backbone.name} {method}, seed {seed}", "method"))
@@ -296,7 +296,12 @@ def tried_on(config: MemoryConfig, backbone: Backbone, seed: int, split: Split =
     return story_rows(backbone.tokenizer, cells, split, 1000 + seed)
 
 
-def _depends(config: MemoryConfig, backbone: Backbone, method: str) -> bytes:
+def run_of(config: MemoryConfig, home: Path, name: str, seed: int) -> Path:
+    """The run directory of a method that is trained."""
+    return home / "runs" / f"{name}-{seed}-{config.steps}-{config.hidden}"
+
+
+def depends_on(config: MemoryConfig, backbone: Backbone, method: str) -> bytes:
     """All that a trial depends on, but for its seed."""
     facts = {**config.to_json(), "backbone": backbone.describe(), "strengths": STRENGTHS.get(method)}
     for name in ("seeds", "seed", "backbones", *(() if method in TRAINED else ("steps", "hidden", "rates"))):
@@ -319,7 +324,7 @@ def _trial(config: MemoryConfig, backbone: Backbone, name: str, seed: int, home:
     method: Method | None = None
     facts: dict[str, Any] = {"parameters": 0, "training_seconds": 0.0}
     if name in TRAINED:
-        run = home / "runs" / f"{name}-{seed}-{config.steps}-{config.hidden}"
+        run = run_of(config, home, name, seed)
         method, facts["training_seconds"] = train(config, backbone, name, seed, run)
         facts["parameters"] = method.parameters_trained
         looks = [

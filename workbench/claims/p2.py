@@ -22,6 +22,7 @@ from workbench.claims.memory import (
     map_of_seeds,
     run_memory,
 )
+from workbench.claims.memory_limits import run_limits
 from workbench.claims.statistics import Estimate, mean, weakest
 from workbench.claims.study import Progress
 
@@ -49,6 +50,7 @@ class ProSGKeeps(Claim):
     def cells(
         self, config: MemoryConfig, runs: Path, device: str, report: Callable[[Progress], None]
     ) -> Iterable[MemoryCell]:
+        self._runs, self._device = runs, device
         return run_memory(config, runs, device, report)
 
     def measure(self, cell: MemoryCell, config: MemoryConfig) -> Measured:
@@ -78,6 +80,21 @@ class ProSGKeeps(Claim):
             "cosines": _cosines(cell.facts(TOKENS)),
         }
         return Measured(weakest(list(leads.values()), "above"), numbers)
+
+    def overall(self, cells: Sequence[MemoryCell], config: MemoryConfig) -> dict[str, Any]:
+        """What the memory of "tokens" rests on, and where it does harm; means over seeds with their intervals."""
+        found = {}
+        for cell in cells:
+            each = run_limits(config, cell.backbone, self._runs, self._device)
+            found[cell.backbone] = {name: _spread([facts[name] for facts in each]) for name in each[0]}
+        return found
+
+
+def _spread(values: Sequence[Any]) -> Any:
+    """The numbers of all seeds as one, place by place."""
+    if isinstance(values[0], dict):
+        return {key: _spread([value[key] for value in values]) for key in values[0]}
+    return _told(mean(values))
 
 
 def _told(estimate: Estimate) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,16 @@ from workbench.claims.memory import (
     MemoryConfig,
     told,
 )
+from workbench.claims.memory_limits import ablate, behind, contradicted, followed, only
 from workbench.claims.p1 import RecurrentForgets
 from workbench.claims.p2 import PRICES, ProSGKeeps
 from workbench.claims.rule import load_rule
+from workbench.methods.apply import answer_logits
 from workbench.methods.prompt_bias import PromptBias
 from workbench.methods.rereading import Rereading
+from workbench.methods.rows import Rows
+from workbench.methods.synthetic_gradient import SyntheticGradient
+from workbench.tasks.encode import Encoded
 
 
 def cells(near: float, far: float, spread: float, seed: int) -> list[list[float]]:
@@ -167,3 +173,41 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     (again,) = study.run_memory(config, tmp_path)
     assert [t.facts for t in again.trials] == [t.facts for t in cell.trials]
     assert torch.tensor(again.at(TOKENS, 9.0)).shape == (2,)
+
+
+def test_prompts_that_mislead_are_what_they_say() -> None:
+    """Protects the numbers on harm: a clause against another, a second prompt, another text; each where it is scored."""
+    backbone = load_backbone("tiny-rwkv")
+    (row,), (second,) = (story_rows(backbone.tokenizer, [(4, 60)], "train", seed=s) for s in (1, 2))
+
+    def text(ids: list[int]) -> str:
+        return str(backbone.tokenizer.decode(ids)).strip()
+
+    pair = contradicted(backbone, row, Random(0))
+    assert pair is not None
+    first, last = pair
+    for made in pair:
+        ((due, begin, end),) = made.due
+        assert end == len(made.ids) and made.ids[: made.start] == first.ids[: first.start]
+        kept = text(made.ids[made.start : begin])
+        assert text(row.ids[row.start :]).startswith(kept)
+    due, begin, end = first.due[0]
+    other = text(last.ids[begin:])
+    assert text(first.ids[begin:]) == due.answer != other
+    assert text(first.ids[: first.start]).endswith(f"{due.kind} : {other} . begin :")
+
+    both = followed(row, second)
+    assert [text(both.ids[b:e]) for _, b, e in both.due] == [d.answer for d, _, _ in second.due]
+    assert text(both.ids[row.start :]).count("write a story") == 1
+    assert not behind(backbone, row, "a sentence .").due
+
+    method = SyntheticGradient(backbone, hidden=4)
+    config = MemoryConfig(stories=1, cases=16)
+    found = ablate(config, backbone, method, 0)
+    assert found["rank 1"] != found["whole"] != found["attention.output alone"]
+    injection = only(method, {w.name for w in method.writers})
+    rows = Rows.collate([Encoded(tuple(row.ids), row.start, 0)])
+    with torch.no_grad():
+        whole, _ = answer_logits(backbone, rows, method.injection())
+        assert torch.equal(answer_logits(backbone, rows, injection)[0], whole)
+        assert not torch.equal(answer_logits(backbone, rows, only(method, set()))[0], whole)
