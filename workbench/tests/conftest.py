@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 # Before torch or a Hugging Face library is imported: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -32,3 +35,16 @@ def small_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
     small.model.save_pretrained(folder)
     small.tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules of the claims, committed, in a repository of their own. A test that changes one works on a copy."""
+    from workbench.claims.rule import RULES
+
+    home = tmp_path_factory.mktemp("repository")
+    shutil.copytree(RULES, home / "rules")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "rules"]):
+        subprocess.run(["git", *words], cwd=home, check=True)
+    return home / "rules"

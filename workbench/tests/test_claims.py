@@ -381,17 +381,6 @@ def judged_again(evidence: dict[str, Any], rule: Rule) -> None:
 # reproduce
 
 
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules, committed, in a repository of their own."""
-    home = tmp_path_factory.mktemp("repository")
-    shutil.copytree(RULES, home / "rules")
-    git(home, "init", "-q")
-    git(home, "add", ".")
-    commit(home, "rules")
-    return home / "rules"
-
-
 def git(home: Path, *words: str) -> str:
     return subprocess.run(
         ["git", *words], cwd=home, capture_output=True, text=True, check=True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from workbench.claims import CLAIMS, ClustersConfig, PathsConfig, answer_paths, 
 from workbench.claims.answer_paths import SAMPLED, PathsCell, paths_of, run_paths
 from workbench.claims.domains import Segment
 from workbench.claims.kept import Kept, keep
-from workbench.claims.rule import FAILS, HOLDS, RULES, UNDECIDED, load_rule
+from workbench.claims.rule import FAILS, HOLDS, UNDECIDED, load_rule
 from workbench.claims.task_clusters import (
     RANDOM,
     READINGS,
@@ -270,17 +268,6 @@ def test_a_local_path_is_among_near_tokens() -> None:
 
 
 # studies
-
-
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules, committed, in a repository of their own."""
-    home = tmp_path_factory.mktemp("repository")
-    shutil.copytree(RULES, home / "rules")
-    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "rules"]):
-        subprocess.run(["git", *words], cwd=home, check=True)
-    return home / "rules"
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from workbench.claims import CLAIMS, VAEsConfig, e7, reproduce, vaes
 from workbench.claims.claim import Measured
 from workbench.claims.domains import Domains, Segment
 from workbench.claims.kept import Kept
-from workbench.claims.rule import FAILS, HOLDS, RULES, UNDECIDED, load_rule
+from workbench.claims.rule import FAILS, HOLDS, UNDECIDED, load_rule
 from workbench.claims.space import Space
 from workbench.claims.study import Cell, StudyConfig, Trial, run_study
 from workbench.claims.vaes import DEFAULT, FORCED, VAECell, run_vaes
@@ -338,17 +336,6 @@ def test_variants_that_are_none(variant: str, said: str) -> None:
 
 
 # reproduce
-
-
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules, committed, in a repository of their own."""
-    home = tmp_path_factory.mktemp("repository")
-    shutil.copytree(RULES, home / "rules")
-    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "rules"]):
-        subprocess.run(["git", *words], cwd=home, check=True)
-    return home / "rules"
 
 
 @pytest.mark.parametrize(("name", "cell"), [("E7", "tiny-llama/smaller-number/layer 2"), ("E8", "tiny-llama/reading/layer 3")])  # fmt: skip

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from workbench.claims.distilling import (
     run_distilling,
 )
 from workbench.claims.e9 import PosteriorDistils
-from workbench.claims.rule import FAILS, HOLDS, RULES, UNDECIDED, load_rule
+from workbench.claims.rule import FAILS, HOLDS, UNDECIDED, load_rule
 from workbench.claims.study import Trial
 from workbench.errors import WorkbenchError
 from workbench.tasks import world
@@ -76,20 +74,6 @@ def test_pretraining_knows_nothing_of_it() -> None:
 
 def small(**more: Any) -> DistilConfig:
     return replace(DistilConfig().quick(), **more)
-
-
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rule, committed, in a repository of its own."""
-    home = tmp_path_factory.mktemp("repository")
-    shutil.copytree(RULES, home / "rules")
-    for words in (
-        ["init", "-q"],
-        ["add", "."],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"],
-    ):
-        subprocess.run(["git", *words], cwd=home, check=True, capture_output=True)
-    return home / "rules"
 
 
 @pytest.fixture(scope="module")
