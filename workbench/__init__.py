@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from workbench.methods.prefix_prompt import PrefixPrompt, PrefixPromptConfig
     from workbench.methods.prompt_bias import PromptBias, PromptBiasConfig
     from workbench.methods.soft_prompt import SoftPrompt, SoftPromptConfig
-    from workbench.methods.synthetic_gradient import SyntheticGradient, SyntheticGradientConfig
+    from workbench.methods.synthetic_gradient import (
+        SyntheticGradient,
+        SyntheticGradientConfig,
+        bundled_synthesiser,
+    )
     from workbench.tasks.checks import MustChoose, MustContain, MustMatch, MustNotContain
     from workbench.tasks.clauses import Clause, ClausePrompt, from_story, load_prompts, split_clauses
     from workbench.tasks.encode import TextConfig
@@ -97,6 +101,7 @@ _HOMES = {
     "from_story": "tasks.clauses",
     "load_prompts": "tasks.clauses",
     "split_clauses": "tasks.clauses",
+    "bundled_synthesiser": "methods.synthetic_gradient",
     "TextConfig": "tasks.encode",
     "Example": "tasks.task",
     "Task": "tasks.task",
@@ -163,6 +168,7 @@ __all__ = [  # written out, so that tools which only read see it
     "WorkbenchError",
     "__version__",
     "bundled",
+    "bundled_synthesiser",
     "compare",
     "estimate",
     "evaluate",

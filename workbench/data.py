@@ -4,4 +4,5 @@ from pathlib import Path
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 BACKBONES = DATA / "backbones"
+SYNTHESISERS = DATA / "synthesisers"
 EVIDENCE = DATA / "evidence"

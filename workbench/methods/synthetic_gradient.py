@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.linear_outputs import Changes, LowRank, install
 from workbench.backbones.writers import Writer, find_writers
+from workbench.data import SYNTHESISERS
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method
+from workbench.methods.method import Method, load_method
 from workbench.methods.prompt_gradient import (
     cosine,
     cut,
@@ -66,7 +67,8 @@ class SyntheticGradientConfig:
     """Which of a block's matrices that write into the residual stream, by the end of their names: "attention.output",
     "down_proj". None named: all."""
     match_steps: int = 0
-    """So many updates first match the true gradient of the prompt, by the cosine, before the response is learnt."""
+    """So many updates first match the true gradient of the prompt (or what a `teacher` makes of it), by the cosine, before the
+    response is learnt."""
     forget: bool = False
     """Leave the prompt out of what is read from its last token on, so that the weights alone hold it."""
     seed: int = 0
@@ -101,6 +103,7 @@ class SyntheticGradient(Method):
         writers: the matrices that are changed, see `backbones/writers.py`.
         view: the backbone with hooks that add a row's change.
         strength: by what every change is multiplied, 1.0; may be set, to sweep it.
+        teacher: another synthetic gradient on the same matrices, whose changes are matched in place of the true gradient; None.
 
     Raises:
         WorkbenchError: layers or matrices that the backbone does not have, a rank larger than a matrix, or the source "state" on
@@ -120,6 +123,7 @@ class SyntheticGradient(Method):
             [*(w.name for w in self.writers), *(w.gate for w in self.writers if w.gate is not None)],
         )
         self.strength = 1.0
+        self.teacher: SyntheticGradient | None = None
         self.synthesisers = nn.ModuleList()
         dice = torch.Generator().manual_seed(config.seed)
         if config.source != "state":
@@ -184,11 +188,13 @@ class SyntheticGradient(Method):
         return {name: _times(cut(change, rank), self.strength) for name, change in made.items()}
 
     def objective(self, rows: Rows, done: int) -> Tensor | None:
-        """While the true gradient is matched: the mean over rows and matrices of 1 - cosine to it."""
+        """While the true gradient, or the teacher, is matched: the mean over rows and matrices of 1 - cosine to it."""
         if done >= self.config.match_steps:
             return None
         made = self.changes(rows)
-        true = true_gradient(self.view, self.writers, rows)
+        with torch.no_grad():
+            taught = None if self.teacher is None else self.teacher.changes(rows)
+        true = taught or true_gradient(self.view, self.writers, rows)
         return 1 - torch.stack([cosine(made[w.name], true[w.name]).mean() for w in self.writers]).mean()
 
     @torch.no_grad()
@@ -224,6 +230,25 @@ class SyntheticGradient(Method):
     def prompt_length(self) -> int:
         """0: a change of weights takes no position."""
         return 0
+
+
+def bundled_synthesiser(backbone: Backbone) -> SyntheticGradient:
+    """The trained method that comes with a bundled backbone: `make synthesiser` trains that of tiny-rwkv.
+
+    >>> wb.generate(backbone, ["write a story . hero : tom . begin :"], method=wb.bundled_synthesiser(backbone))
+
+    Raises:
+        WorkbenchError: a backbone for which none is bundled.
+    """
+    folder = SYNTHESISERS / backbone.name
+    if not folder.is_dir():
+        known = ", ".join(sorted(p.name for p in SYNTHESISERS.iterdir())) if SYNTHESISERS.is_dir() else "none"
+        raise WorkbenchError(
+            f'no synthesiser is bundled for {backbone.name} (there is one for: {known}); train one, or use source="error"'
+        )
+    method = load_method(folder, backbone)
+    assert isinstance(method, SyntheticGradient)
+    return method
 
 
 def _times(change: LowRank, by: float) -> LowRank:

@@ -372,6 +372,23 @@ def test_matching_brings_the_change_to_the_true_gradient(tmp_path: Path) -> None
     assert lines[0]["loss"] < 2 and lines[-1]["loss"] > 2  # 1 - cosine, then nats
 
 
+def test_a_teacher_is_matched_in_place_of_the_true_gradient() -> None:
+    """Protects "state", which learns from the others: while it matches, what is lowered is 1 - cosine to the teacher."""
+    backbone, rows = zoo.backbone("rwkv"), Rows.collate(ROWS)
+    student, teacher = ours(backbone, source="state", match_steps=2), ours(backbone, source="error")
+    own = student.objective(rows, 0)
+    student.teacher = teacher
+    taught = student.objective(rows, 1)
+    assert own is not None and taught is not None and student.objective(rows, 2) is None
+    made, given = student.changes(rows), teacher.changes(rows)
+    expected = [1 - cosine(made[w.name], given[w.name]).mean() for w in student.writers]
+    assert float(taught.detach()) == pytest.approx(float(torch.stack(expected).mean().detach()))
+    assert float(own.detach()) != pytest.approx(float(taught.detach()))
+    assert all(
+        g is not None for g in torch.autograd.grad(taught, list(student.parameters()), allow_unused=True)
+    )
+
+
 @pytest.mark.parametrize(
     ("architecture", "fields", "sentence"),
     [
