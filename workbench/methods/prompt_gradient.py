@@ -232,8 +232,8 @@ def inner(one: LowRank, other: LowRank) -> Tensor:
 
 def cosine(one: LowRank, other: LowRank) -> Tensor:
     """(B,) the cosine between two changes, as vectors of all entries; 0 where one of them is nothing."""
-    lengths = (inner(one, one) * inner(other, other)).clamp(min=0).sqrt()
-    return torch.where(lengths > 0, inner(one, other) / lengths.clamp(min=1e-30), 0.0)
+    lengths = (inner(one, one) * inner(other, other)).clamp(min=1e-30).sqrt()
+    return inner(one, other) / lengths  # the gradient at nothing is finite, and points to the other
 
 
 def _exact(x: Tensor) -> Tensor:
