@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from workbench.backbones import layer_inputs, recompute
+from workbench.backbones import layer_inputs, recompute, states
 from workbench.backbones.layouts import Layouts, probe
 from workbench.backbones.runner import Runner, make_runner
 from workbench.data import BACKBONES
@@ -96,7 +96,7 @@ class Backbone:
     @functools.cached_property
     def layouts(self) -> Layouts:
         """Which batch layouts are exact here, found by a small numerical probe on first use."""
-        return probe(self.runner, self.vocabulary()[: min(self.vocabulary_size, 4096)])
+        return probe(self.runner, self._some_vocabulary())
 
     @functools.cached_property
     def state(self) -> dict[str, int]:
@@ -107,6 +107,20 @@ class Backbone:
         """
         two, three = (_numbers(self._cache(tokens)) for tokens in (2, 3))
         return {"fixed": two - 2 * (three - two), "per_token": three - two}
+
+    @functools.cached_property
+    def proven_states(self) -> dict[int, int]:
+        """The layers whose recurrent state `states.py` reads and writes, found by a small numerical probe on first use.
+
+        Layer to the length of its vector; empty for attention, and where no reader is proven.
+        """
+        if self.kind == "attention" or not self.layouts.decoding:
+            return {}
+        return states.prove(self.runner, self._some_vocabulary())
+
+    def _some_vocabulary(self) -> Tensor:
+        """(V, width) with 4,096 tokens at most, for probes."""
+        return self.vocabulary()[: min(self.vocabulary_size, 4096)]
 
     def _cache(self, tokens: int) -> Any:
         with torch.no_grad():

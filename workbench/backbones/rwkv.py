@@ -50,6 +50,21 @@ class State(NamedTuple):
     maximum: Tensor
     """(L, B, A) log-scale of both sums."""
 
+    @property
+    def mean(self) -> Tensor:
+        """(L, B, A) the weighted mean of the values so far, numerator / denominator; NaN of an empty state."""
+        return self.numerator / self.denominator
+
+    @property
+    def weight(self) -> Tensor:
+        """(L, B, A) the logarithm of the sum of their weights."""
+        return self.denominator.log() + self.maximum
+
+    @staticmethod
+    def of(mean: Tensor, weight: Tensor, attention_shift: Tensor, feed_forward_shift: Tensor) -> State:
+        """The state with this mean and weight. Many numerators, denominators and maxima are one such memory."""
+        return State(feed_forward_shift, attention_shift, mean, torch.ones_like(mean), weight)
+
     def expand(self, batch: int) -> State:
         """A state of one row, seen by `batch` rows (no copy)."""
         return State(*(tensor.expand(-1, batch, -1) for tensor in self))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from workbench.backbones import rwkv
@@ -77,14 +76,13 @@ class InitialState(Method):
         one = rwkv.State(*(t[:, 0].float() for t in state))
         self.feed_forward_shift = nn.Parameter(one.feed_forward_shift.clone())
         self.attention_shift = nn.Parameter(one.attention_shift.clone())
-        self.mean = nn.Parameter(one.numerator / one.denominator)
-        self.weight = nn.Parameter(one.denominator.log() + one.maximum)
+        self.mean = nn.Parameter(one.mean)
+        self.weight = nn.Parameter(one.weight)
 
     def injection(self) -> Injection:
         """The state, for every row alike."""
-        shifts = (self.feed_forward_shift[:, None], self.attention_shift[:, None])
-        mean = self.mean[:, None]
-        return Injection(state=rwkv.State(*shifts, mean, torch.ones_like(mean), self.weight[:, None]))
+        parts = (self.mean, self.weight, self.attention_shift, self.feed_forward_shift)
+        return Injection(state=rwkv.State.of(*(part[:, None] for part in parts)))
 
     def snapshot(self) -> dict[str, Tensor]:
         """`mean` and both shifts, each (L, width): one row a layer."""

@@ -105,6 +105,10 @@ ARCHITECTURES = tuple(_SIZES)
 WITHOUT_CACHE = "llama without a trusted cache"
 """No architecture: the backbone of Llama as one whose cache comes out wrong, whose rows are read again for each token."""
 
+_CONVOLUTIONS = {"falcon_h1": 15.0, "qwen3_next": 6.0}
+"""Where the convolutions begin so small that next to nothing enters the recurrent state, and it is forgotten within a token:
+by how much they are scaled. The decay is slowed there as well."""
+
 
 def make_model(architecture: str, scale: float = 6.0, seed: int = 0) -> torch.nn.Module:
     """A random model in float32 whose matrices are `scale` times transformers' initialisation."""
@@ -119,6 +123,10 @@ def make_model(architecture: str, scale: float = 6.0, seed: int = 0) -> torch.nn
                     part in name for part in ("embed", "wte", "wpe", "conv", "A_log")
                 ):
                     weight.mul_(scale)
+                if architecture in _CONVOLUTIONS and "conv1d.weight" in name:
+                    weight.mul_(_CONVOLUTIONS[architecture])
+                if architecture in _CONVOLUTIONS and "A_log" in name:
+                    weight.sub_(3.0)
                 if architecture == "rwkv" and "embeddings" in name:
                     weight.normal_()
                 if architecture == "rwkv" and ("time_decay" in name or "time_first" in name):
