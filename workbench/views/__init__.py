@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from workbench.views.browser import RunBrowser
     from workbench.views.brushed import Brushed
     from workbench.views.cards import Cards, Forgetting
+    from workbench.views.change_map import ChangeMap
+    from workbench.views.clause_map import ClauseMap
     from workbench.views.cluster_numbers import ClusterNumbers
     from workbench.views.curves import Curves
     from workbench.views.drift import Drift
     from workbench.views.figures import figure
     from workbench.views.first_prompt import FirstPrompt
+    from workbench.views.forgetting_steps import ForgettingSteps
     from workbench.views.generation_walk import GenerationWalk
+    from workbench.views.influence_curves import InfluenceCurves
     from workbench.views.landscape import Landscape
     from workbench.views.layer_activations import LayerActivations
     from workbench.views.live import LiveFigure
+    from workbench.views.matching_curves import MatchingCurves
     from workbench.views.movement import Movement
     from workbench.views.overview import Claims, Installed, Notebooks, Runs
     from workbench.views.prior_posterior import PriorPosterior
@@ -32,7 +37,10 @@ if TYPE_CHECKING:
     from workbench.views.selected_texts import SelectedTexts
     from workbench.views.sentence_paths import SentencePaths
     from workbench.views.shift import Shift
+    from workbench.views.synthesisers import Synthesisers
     from workbench.views.view import View
+    from workbench.views.weight_change import WeightChange
+    from workbench.views.written_text import WrittenText
 
 _HOMES = {
     "ActivationMap": "activation_map",
@@ -41,17 +49,22 @@ _HOMES = {
     "AnswersBeside": "answers_beside",
     "Brushed": "brushed",
     "Cards": "cards",
+    "ChangeMap": "change_map",
     "Claims": "overview",
+    "ClauseMap": "clause_map",
     "ClusterNumbers": "cluster_numbers",
     "Curves": "curves",
     "Drift": "drift",
     "FirstPrompt": "first_prompt",
     "Forgetting": "cards",
+    "ForgettingSteps": "forgetting_steps",
     "GenerationWalk": "generation_walk",
+    "InfluenceCurves": "influence_curves",
     "Installed": "overview",
     "Landscape": "landscape",
     "LayerActivations": "layer_activations",
     "LiveFigure": "live",
+    "MatchingCurves": "matching_curves",
     "Movement": "movement",
     "Notebooks": "overview",
     "PriorPosterior": "prior_posterior",
@@ -61,7 +74,10 @@ _HOMES = {
     "SelectedTexts": "selected_texts",
     "SentencePaths": "sentence_paths",
     "Shift": "shift",
+    "Synthesisers": "synthesisers",
     "View": "view",
+    "WeightChange": "weight_change",
+    "WrittenText": "written_text",
     "figure": "figures",
 }
 __all__ = [  # written out, so that tools which only read see it
@@ -71,17 +87,22 @@ __all__ = [  # written out, so that tools which only read see it
     "AnswersBeside",
     "Brushed",
     "Cards",
+    "ChangeMap",
     "Claims",
+    "ClauseMap",
     "ClusterNumbers",
     "Curves",
     "Drift",
     "FirstPrompt",
     "Forgetting",
+    "ForgettingSteps",
     "GenerationWalk",
+    "InfluenceCurves",
     "Installed",
     "Landscape",
     "LayerActivations",
     "LiveFigure",
+    "MatchingCurves",
     "Movement",
     "Notebooks",
     "PriorPosterior",
@@ -91,7 +112,10 @@ __all__ = [  # written out, so that tools which only read see it
     "SelectedTexts",
     "SentencePaths",
     "Shift",
+    "Synthesisers",
     "View",
+    "WeightChange",
+    "WrittenText",
     "figure",
 ]
 

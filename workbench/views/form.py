@@ -10,12 +10,14 @@ Labels are the fields' names, the docstring below a field is its help, and its t
     bool                                a box to tick
     Literal, or given `choices`         a list to choose from
     a tuple, with given `choices`       a box to tick for each
+    a tuple of texts that are `chips`   a chip for each, which can be taken away, and a place to type another
     a dataclass                         a form of its own, folded
     the description of a prior          a list of all priors, and the form of the chosen one
     int, float, str, tuple, dict, None  a line of text, of any union of them: see `read` and `written`
 
 The dataclass's own checks are the ranges: it is made anew at each change, and what it refuses is said at the field that
-the sentence names. A field's `metadata` may add `label`, `help`, `choices`, `min` and `max`.
+the sentence names. A field's `metadata` may add `label`, `help`, `choices`, `min` and `max`, `lines` (a box of so many for a text)
+and `chips`.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ STYLE = """
 .wb-fields { grid-auto-flow: dense; } .wb-fields > .wb-wide { grid-column: 1 / -1; }
 .wb-fields .wb-field, .wb-fields .wb-note, .wb-fields .wb-note > .widget-html-content { position: static;
   overflow: visible; margin: 0; line-height: 1.4; height: auto; }
-.wb-field .widget-text, .wb-field .widget-dropdown { flex-direction: column; align-items: stretch; width: auto;
+.wb-field :is(.widget-text, .widget-textarea), .wb-field .widget-dropdown { flex-direction: column; align-items: stretch; width: auto;
   height: auto; margin: 0; }
 .wb-field > .widget-vbox > .widget-dropdown { max-width: 320px; }
 .wb-field .widget-label { text-align: left; width: auto; height: 20px; line-height: 20px; font-size: 12px;
@@ -56,6 +58,10 @@ STYLE = """
 .wb-field select, .wb-field input:is([type=text], [type=number]) { width: 100%; height: 30px; flex: none; }
 .wb-field > .widget-checkbox { width: auto; height: auto; margin: 18px 0 0; }
 .wb-field > .widget-checkbox .widget-label-basic { white-space: normal; line-height: 1.3; }
+.wb-field textarea { width: 100%; font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); }
+.wb-chips .jupyter-widget-tagsinput, .wb-chips .jupyter-widget-tag-input { width: 100%; }
+.wb-chips .jupyter-widget-tag { background: var(--wb-grid); color: var(--wb-text); height: 24px; line-height: 24px; }
+.wb-chips.wb-still { pointer-events: none; opacity: .6; }
 .wb-ticks { flex-flow: row wrap; gap: 2px 18px; overflow: visible; }
 .wb-ticks .widget-checkbox { margin: 0; } .wb-ticks .widget-label-basic { font-size: 13px; }
 .wb-field.wb-wrong > .jupyter-widgets > :is(input, select) { border-color: var(--wb-second); outline: 1px solid var(--wb-second); }
@@ -370,6 +376,45 @@ class Several(Control):
         )
 
 
+class Lines(Control):
+    """A box of some lines for a text."""
+
+    def __init__(self, value: str, lines: int) -> None:
+        super().__init__(w.Textarea(value, rows=lines, continuous_update=False))
+
+
+class Chips(Control):
+    """Some texts, a chip each; the value is a tuple."""
+
+    def __init__(self, value: Sequence[str]) -> None:
+        self._name = w.Label()
+        tags = w.TagsInput(value=list(value), allow_duplicates=False, placeholder="another …")
+        super().__init__(tags)
+        self.box = w.VBox([self._name, tags], layout={"overflow": "visible"}).add_class("wb-chips")
+
+    def describe(self, name: str, help_: str) -> None:
+        """Writes the label above the chips."""
+        self._name.value, self.widget.tooltip = name, help_
+
+    @property
+    def value(self) -> tuple[str, ...]:
+        """The chips' texts."""
+        return tuple(self.widget.value)
+
+    @value.setter
+    def value(self, new: Sequence[str]) -> None:
+        self.widget.value = list(new)
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it is grey."""
+        return "wb-still" in self.box._dom_classes
+
+    @disabled.setter
+    def disabled(self, disabled: bool) -> None:
+        (self.box.add_class if disabled else self.box.remove_class)("wb-still")
+
+
 class Entry(Control):
     """A line of text that is read as a type."""
 
@@ -516,6 +561,10 @@ class PriorChoice(Control):
 def _control(field: Field[Any], kind: Any, value: Any, choices: Sequence[Any] | None) -> Control:
     if choices is None:
         choices = field.metadata.get("choices", options(kind))
+    if "lines" in field.metadata:
+        return Lines(value, field.metadata["lines"])
+    if field.metadata.get("chips"):
+        return Chips(value)
     if choices is not None:
         return Several(choices, value) if isinstance(value, tuple) else Choice(choices, value)
     if kind is bool:
@@ -533,7 +582,8 @@ def _row(control: Control, help_: str) -> w.VBox:
     row = w.VBox([control.box, note.add_class("wb-note")], layout={"overflow": "visible"}).add_class(
         "wb-field"
     )
-    return row.add_class("wb-wide") if control.form or isinstance(control, Several) else row
+    wide = control.form or isinstance(control, Several | Lines | Chips)
+    return row.add_class("wb-wide") if wide else row
 
 
 def _say(note: w.HTML, sentence: str) -> None:

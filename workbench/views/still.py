@@ -49,6 +49,11 @@ def _(widget: w.Checkbox) -> str:
 
 
 @still.register
+def _(widget: w.TagsInput) -> str:
+    return _element(widget, "div", " · ".join(map(escape, widget.value)))
+
+
+@still.register
 def _(widget: w.Play) -> str:
     return ""
 
