@@ -1,9 +1,10 @@
 """What ProSG's memory rests on, and where it does harm: trained methods of the study of P2, cut down or misled.
 
     ablate     ranks, matrices and layers of the change, of methods as they were trained
+    retrain    trained anew with one thing otherwise, on some of the seeds
     mislead    a clause that contradicts another, a text that has nothing to do with the prompt, a second prompt, too large a step
 
-Stories are those that P2 is measured on (`memory.tried_on`). Trains nothing.
+Stories are those that P2 is measured on (`memory.tried_on`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from workbench.backbones.linear_outputs import LowRank
 from workbench.backbones.score import StoryRow, story_rows
 from workbench.claims.kept import keep
 from workbench.claims.memory import (
+    STRENGTHS,
     TOKENS,
     MemoryConfig,
+    at_strength,
     depends_on,
     hard_cells,
     memory,
     run_of,
     told,
+    train,
     tried_on,
 )
 from workbench.methods.injection import NOTHING, Injection
@@ -37,9 +41,18 @@ from workbench.tasks.encode import continuation_ids
 from workbench.tasks.world.lexicon import VALUE_SETS
 from workbench.tasks.world.phrases import KINDS, PROHIBITIONS
 from workbench.tasks.world.stories import CLOSING
+from workbench.training.run import Run
 
 RANKS = (1, 2, 4, 8, 16)
 LARGE = (2.0, 3.0, 5.0)
+RETRAINED: Mapping[str, Mapping[str, Any]] = {
+    "matched first": {"match_steps": 75},
+    "keys as they are": {"ridge": 0.0, "step_size": 0.3},
+    "rank 4": {"rank": 4},
+}
+"""What is trained otherwise: fields of the configuration."""
+SEEDS = 2
+"""How many seeds that is done for."""
 
 
 def run_limits(config: MemoryConfig, name: str, folder: Path, device: str = "auto") -> list[dict[str, Any]]:
@@ -59,6 +72,44 @@ def run_limits(config: MemoryConfig, name: str, folder: Path, device: str = "aut
 
         depends = depends_on(config, backbone, TOKENS) + repr((RANKS, LARGE)).encode()
         found.append(keep(home, "limits", seed, depends, make)[0].facts)
+    return found
+
+
+def run_retrained(
+    config: MemoryConfig, name: str, folder: Path, device: str = "auto"
+) -> dict[str, list[dict[str, Any]]]:
+    """`RETRAINED`, of the first seeds: for each the curve of memory and price over strengths, and the cosines at the end."""
+    backbone = load_backbone(name, device=device)
+    home = Path(folder) / "memory" / backbone.name.replace("/", "_")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for change, fields in RETRAINED.items():
+        for seed in config.numbers[:SEEDS]:
+
+            def make(
+                seed: int = seed, change: str = change, fields: Mapping[str, Any] = fields
+            ) -> dict[str, Any]:
+                run = home / "runs" / f"{TOKENS}, {change}-{seed}-{config.steps}-{config.hidden}"
+                method, seconds = train(config, backbone, TOKENS, seed, run, **fields)
+                rows, hard = (
+                    tried_on(config, backbone, seed),
+                    hard_cells(backbone, 6 * config.cases, 500 + seed),
+                )
+                plain, curve = told(backbone, rows).nats(), []
+                for strength in STRENGTHS[TOKENS]:
+                    scores = told(backbone, rows, at_strength(backbone, TOKENS, method, strength))
+                    curve.append(
+                        {
+                            "strength": strength,
+                            "memory": memory(scores, hard)[0],
+                            "price": scores.nats() - plain,
+                        }
+                    )
+                looks = [line["validation"] for line in Run(run).metrics() if line.get("validation")]
+                cosines = {key: value for key, value in looks[-1].items() if key.startswith("cosine")}
+                return {"curve": curve, "cosines": cosines, "training_seconds": seconds}
+
+            depends = depends_on(config, backbone, TOKENS) + repr(sorted(fields.items())).encode()
+            found.setdefault(change, []).append(keep(home, change, seed, depends, make)[0].facts)
     return found
 
 

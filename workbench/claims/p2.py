@@ -22,7 +22,7 @@ from workbench.claims.memory import (
     map_of_seeds,
     run_memory,
 )
-from workbench.claims.memory_limits import run_limits
+from workbench.claims.memory_limits import run_limits, run_retrained
 from workbench.claims.statistics import Estimate, mean, weakest
 from workbench.claims.study import Progress
 
@@ -86,7 +86,9 @@ class ProSGKeeps(Claim):
         found = {}
         for cell in cells:
             each = run_limits(config, cell.backbone, self._runs, self._device)
+            anew = run_retrained(config, cell.backbone, self._runs, self._device)
             found[cell.backbone] = {name: _spread([facts[name] for facts in each]) for name in each[0]}
+            found[cell.backbone]["retrained"] = anew
         return found
 
 

@@ -14,6 +14,7 @@ import torch
 from workbench.backbones.backbone import load_backbone
 from workbench.backbones.score import score_stories, story_rows
 from workbench.claims import memory as study
+from workbench.claims import memory_limits as limits
 from workbench.claims.kept import Kept
 from workbench.claims.memory import (
     METHODS,
@@ -159,7 +160,12 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     """Protects hours of training: what is there is not made again, and a trial's facts are all that the claim asks for."""
     monkeypatch.setattr(study, "METHODS", (TOKENS, "error"))
     monkeypatch.setattr(study, "HARD", 2.0)
-    config = MemoryConfig(seeds=2, steps=2, batch_size=2, longest=40, hidden=4, stories=1, cases=40)
+    monkeypatch.setattr(study, "map_cells", lambda cases: [(2, 40)] * 10)
+    monkeypatch.setattr(study, "CLAUSES", (1, 2, 2, 4))
+    monkeypatch.setattr(limits, "RANKS", (1,))
+    monkeypatch.setattr(limits, "LARGE", (2.0,))
+    study.hard_cells.cache_clear()
+    config = MemoryConfig(seeds=2, steps=2, batch_size=2, longest=40, hidden=4, stories=1, cases=8)
     (cell,) = study.run_memory(config, tmp_path)
     assert [len(cell.facts(name)) for name in (PLAIN, TOKENS, "error")] == [2, 2, 2]
     facts = cell.facts(TOKENS)[0]
@@ -173,6 +179,15 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     (again,) = study.run_memory(config, tmp_path)
     assert [t.facts for t in again.trials] == [t.facts for t in cell.trials]
     assert torch.tensor(again.at(TOKENS, 9.0)).shape == (2,)
+
+    monkeypatch.setattr(limits, "RETRAINED", {"rank 1": {"rank": 1}})
+    monkeypatch.setattr(limits, "SEEDS", 1)
+    each = limits.run_limits(config, "tiny-rwkv", tmp_path)
+    assert len(each) == 2 and set(each[0]) == {"ablations", "harm"}
+    assert each == limits.run_limits(config, "tiny-rwkv", tmp_path)
+    (rank_one,) = limits.run_retrained(config, "tiny-rwkv", tmp_path)["rank 1"]
+    assert len(rank_one["curve"]) == len(STRENGTHS[TOKENS]) and rank_one["cosines"]
+    study.hard_cells.cache_clear()
 
 
 def test_prompts_that_mislead_are_what_they_say() -> None:
