@@ -217,7 +217,7 @@ def test_prompts_that_mislead_are_what_they_say() -> None:
     assert not behind(backbone, row, "a sentence .").due
 
     method = SyntheticGradient(backbone, hidden=4)
-    config = MemoryConfig(stories=1, cases=16)
+    config = MemoryConfig(stories=1, cases=2)
     found = ablate(config, backbone, method, 0)
     assert found["rank 1"] != found["whole"] != found["attention.output alone"]
     injection = only(method, {w.name for w in method.writers})
