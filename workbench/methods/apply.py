@@ -138,7 +138,7 @@ class _Made:
 
         def look(layer: int, hidden: Tensor) -> None:
             if layer == backbone.num_layers:
-                above.append(hidden[:, -keep.shape[1] :])  # vectors that a layer was given stand before
+                above.append(hidden)
 
         with editing(*([] if self.weights is None else [changed(self.weights, gate)])):
             if self.logits is None:

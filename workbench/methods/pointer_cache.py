@@ -26,9 +26,9 @@ from workbench.methods.rows import Rows
 class PointerCacheConfig:
     """What a pointer cache is before it is trained."""
 
-    share: float = 0.1
+    share: float = 0.05
     """λ, the share of the cache in the mixture."""
-    sharpness: float = 10.0
+    sharpness: float = 20.0
     """θ, by which cosines are multiplied: 0 takes every token of the prompt alike, a large one the nearest alone."""
 
     def __post_init__(self) -> None:

@@ -210,6 +210,9 @@ def test_it_stands_beside_every_other_site(architecture: str, name: str) -> None
         for logits, row, token in zip(decoder.next_logits(), decoder.active, (7, 8), strict=True):
             fed = Encoded((*ROWS[row].ids, token, 0), len(ROWS[row].ids), 1)
             assert distance(logits, alone(backbone, fed, injection)[-1]) < TOLERANCE
+        single = Decoder(backbone, Rows.collate([Encoded(ROWS[0].ids, len(ROWS[0].ids), 1)]), injection)
+        single.feed(torch.tensor([7]))  # by folded weights, where there are changed ones
+        assert distance(single.next_logits()[0], decoder.next_logits()[0]) < TOLERANCE
 
 
 class Whole:
