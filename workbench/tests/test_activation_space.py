@@ -219,7 +219,7 @@ def test_a_selection_is_kept_trained_on_traced_and_fitted(backbone: str, tmp_pat
     panel._fault = None
     panel.train()
     panel.wait(300)
-    assert "Finished: step 100 of 100" in panel._acted.value
+    until(lambda: "Finished: step 100 of 100" in panel._acted.value)
     (path,) = (tmp_path / "space/prompts").iterdir()
     assert wb.Run(path).config["task"]["task"] == str(kept.path)
     assert path in trained_runs(tmp_path, backbone)

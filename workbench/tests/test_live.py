@@ -230,3 +230,41 @@ def test_plotly_s_code_comes_once_however_many_figures_there_are() -> None:
     assert all("globalThis" in text for text in (states[0]["_esm"], bundle().get_state()["_esm"]))
     bare = go.FigureWidget(go.Figure()).get_state()
     assert len(bare["_esm"]) > 1_000_000, "plotly has a cure of its own; drop ours"
+
+
+# Trap 4: what the page fills in by itself
+
+
+@pytest.mark.parametrize("kind", [LiveFigure, go.FigureWidget])
+def test_a_page_s_answer_takes_nothing_out_of_a_drawing(kind: type[go.FigureWidget]) -> None:
+    """A bare figure forgets the marker, and draws another after a reload; the answer is an answer all the same."""
+    live = kind(go.Figure(go.Scatter(x=[1], y=[1], mode="markers", marker={"size": 12, "color": "#02459e"})))
+    live.data[0].x = [2]
+    live._trace_edit_in_process = True
+    delta = {"uid": live.data[0].uid, "marker": {"size": 12, "color": "#02459e"}}
+    live.set_state(
+        {"_js2py_traceDeltas": {"trace_deltas": [delta], "trace_edit_id": live._last_trace_edit_id}}
+    )
+    assert not live._trace_edit_in_process
+    assert ("marker" in live._data[0]) is (kind is LiveFigure)
+
+
+# Trap 5: what was drawn round
+
+
+@pytest.mark.parametrize("kind", [LiveFigure, go.FigureWidget])
+def test_an_outline_leaves_the_page_and_points_are_as_they_are_drawn(kind: type[go.FigureWidget]) -> None:
+    """A bare figure keeps the outline, and has every point pale once the page says that nothing is selected."""
+    live = kind(go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="markers", selectedpoints=[1])))
+    heard, sent = list[Any](), list[Any]()
+    if isinstance(live, LiveFigure):
+        live.on_brush = heard.append
+    live.observe(lambda change: sent.append(change["new"]), names="_py2js_relayout")
+    drawn = [{"type": "path", "path": "M0,0L3,0L3,3Z", "xref": "x", "yref": "y"}]
+    live.set_state({"_js2py_relayout": {"relayout_data": {"selections": drawn}, "source_view_id": "1"}})
+    points = {"trace_indexes": [], "point_indexes": [], "xs": [], "ys": []}
+    live.set_state({"_js2py_pointsCallback": {"event_type": "plotly_selected", "points": points}})
+    ours = kind is LiveFigure
+    assert bool(heard) is ours and (not live._layout_obj._props.get("selections")) is ours
+    assert ({"selections": []} in [message["relayout_data"] for message in sent if message]) is ours
+    assert (live.data[0].selectedpoints == (1,)) is ours

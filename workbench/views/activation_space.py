@@ -118,7 +118,7 @@ class ActivationSpace(Panel):
             {**names, "run": prompts},
             shown=("backbone", "run", "texts", "answers", "layers", "tasks", "files", "tokens", "written"),
         )
-        self.map, self.numbers = ActivationMap(theme=theme, width=580), ClusterNumbers(theme=theme)
+        self.map, self.numbers = ActivationMap(theme=theme, width=560), ClusterNumbers(theme=theme)
         self.table, self.walk = SelectedTexts(self.map, theme), GenerationWalk(theme=theme)
         self.traced: Traced | None = None
         self._shared: dict[Any, Traces] = {}
@@ -350,7 +350,7 @@ class ActivationSpace(Panel):
         self._colour = choice("Colour", list(COLOURS.items()), "180px")
         self._waiting = w.HTML()
         self.map.widget().on_brush = self._brush
-        beside = w.VBox([part("How far apart tasks lie"), self.numbers.widget()], layout={"width": "316px"})
+        beside = w.VBox([part("How far apart tasks lie"), self.numbers.widget()], layout={"width": "344px"})
         beside.add_class("wb-numbers")
         picture = w.HBox([self.map.widget(), beside], layout={"flex_flow": "row wrap"})
 

@@ -94,7 +94,7 @@ class ClusterNumbers(Listing):
 
     def shown(self) -> pd.DataFrame:
         """Measure; value with its interval; what shuffled tasks give. Empty while it is pending."""
-        columns = ["measure", "value [95%]", "tasks shuffled"]
+        columns = ["measure", "value [95%]", "shuffled"]
         if self.pending:
             return pd.DataFrame(columns=columns)
         rows = []

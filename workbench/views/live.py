@@ -1,6 +1,6 @@
 """A plotly figure that threads may draw on while a notebook shows it. Knows nothing of runs or training.
 
-Five things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
+Six things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
 
 - It is not thread-safe. Two threads that draw, or one that draws while the browser's answer to an earlier
   drawing comes in, lose updates. Here one lock is held by both directions.
@@ -13,6 +13,8 @@ Five things go wrong with a bare `FigureWidget` that a thread updates, and this 
   since the browser's side draws the traits once. Here it is made known when it is complete.
 - It will happily send hundreds of drawings a second, and the browser falls behind until its buttons answer no more.
   Here at most five are sent, the next only when the browser has drawn the last, and the newest always is.
+- What a page says that it filled in by itself is taken out of the traces where they say it too, so that after a reload
+  a marker has another colour. Here a drawing is what it was drawn as.
 - Each brings plotly's JavaScript with it, so that a page of several is not restored in time (`bundle.py`). Here it
   comes once a page.
 """
@@ -183,6 +185,14 @@ class LiveFigure(go.FigureWidget):
             self._js2py_pointsCallback = None
         else:
             super()._handler_js2py_pointsCallback(change)
+
+    @observe("_js2py_traceDeltas")
+    def _handler_js2py_traceDeltas(self, change: Any) -> None:
+        """The page's answer to a drawing, which says what it filled in by itself. plotly would take that out of the traces
+        where they say it too, and a page that is reloaded would then fill in something else: another colour."""
+        if change["new"]:
+            change["new"]["trace_deltas"] = []
+        super()._handler_js2py_traceDeltas(change)
 
     def set_state(self, sync_data: Any) -> None:
         """What the browser sends back, applied under the lock: never in the middle of a drawing.
