@@ -80,15 +80,51 @@ HARD = 0.7
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
+class Seeds:
+    """Seeds of stories, the same for every study here."""
+
+    seeds: int = 5
+    """How many seeds, counted up from `seed`; a seed has its own stories, and its own start and order of data if it trains."""
+    seed: int = 0
+    """The first of them."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise WorkbenchError(f"seeds is {self.seeds}; an interval over seeds needs two or more")
+
+    @property
+    def numbers(self) -> range:
+        """The seeds."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+@dataclass(frozen=True, eq=False)
+class StoriesCell:
+    """All that was found with one backbone; `Kept.prior` names what was tried."""
+
+    backbone: str
+    trials: tuple[Kept, ...]
+    device: str
+
+    @property
+    def name(self) -> str:
+        return self.backbone
+
+    def facts(self, tried: str) -> list[dict[str, Any]]:
+        """The facts of what was tried, seed by seed."""
+        return [t.facts for t in sorted(self.trials, key=lambda t: t.seed) if t.prior == tried]
+
+
+@dataclass(frozen=True)
+class MemoryConfig(Seeds):
     """What is trained, and on which stories it is tried."""
 
     backbones: tuple[str, ...] = ("tiny-rwkv",)
     """Recurrent backbones."""
-    seeds: int = 5
-    """How many seeds, counted up from `seed`; a seed has its own start, order of data, and stories to be tried on."""
-    seed: int = 0
-    """The first of them."""
     steps: int = 300
     """Updates of everything that is trained; a bias and a cache, of one and two numbers, take a quarter of them."""
     batch_size: int = 8
@@ -114,8 +150,7 @@ class MemoryConfig:
     """Clauses of each number on the map, about."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 2:
-            raise WorkbenchError(f"seeds is {self.seeds}; an interval over seeds needs two or more")
+        super().__post_init__()
         known = dict(self.rates)
         object.__setattr__(self, "rates", tuple((name, known[name]) for name in known))
         if missing := [name for name in TRAINED if name not in known]:
@@ -123,35 +158,14 @@ class MemoryConfig:
                 f"rates have no learning rate for {missing[0]}; name one for each of {', '.join(TRAINED)}"
             )
 
-    @property
-    def numbers(self) -> range:
-        """The seeds."""
-        return range(self.seed, self.seed + self.seeds)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return json.loads(json.dumps(asdict(self)))
-
     def quick(self) -> MemoryConfig:
         """Two seeds, two updates, two stories."""
         return replace(self, seeds=2, steps=2, batch_size=2, longest=40, hidden=4, stories=2, cases=16)
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryCell:
-    """All that was found with one backbone. Of a trial, the prior is the method's name, and facts are `_measure`'s."""
-
-    backbone: str
-    trials: tuple[Kept, ...]
-    device: str
-
-    @property
-    def name(self) -> str:
-        return self.backbone
-
-    def facts(self, method: str) -> list[dict[str, Any]]:
-        """The facts of a method, seed by seed."""
-        return [t.facts for t in sorted(self.trials, key=lambda t: t.seed) if t.prior == method]
+class MemoryCell(StoriesCell):
+    """All that was found with one backbone. Of a trial, the prior is the method's name, and facts are `_trial`'s."""
 
     def at(self, method: str, price: float) -> Floats:
         """(seeds,) the most memory at that price or less; the plain backbone's where no strength is so cheap."""
@@ -430,32 +444,15 @@ def map_of_seeds(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class MapsConfig:
+class MapsConfig(Seeds):
     """On which stories the maps of P1 are measured."""
 
     backbones: tuple[str, ...] = ("tiny-rwkv",)
     """Recurrent backbones."""
     attention: str = "tiny-llama"
     """The attention backbone that stands beside each of them."""
-    seeds: int = 5
-    """How many seeds of stories, counted up from `seed`."""
-    seed: int = 0
-    """The first of them."""
     cases: int = 320
     """Clauses of each number on the map, about."""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 2:
-            raise WorkbenchError(f"seeds is {self.seeds}; an interval over seeds needs two or more")
-
-    @property
-    def numbers(self) -> range:
-        """The seeds."""
-        return range(self.seed, self.seed + self.seeds)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return json.loads(json.dumps(asdict(self)))
 
     def quick(self) -> MapsConfig:
         """Two seeds of few stories."""
@@ -463,20 +460,8 @@ class MapsConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class MapsCell:
+class MapsCell(StoriesCell):
     """The maps of a recurrent backbone (the prior of a trial is the backbone's name) and of the attention backbone."""
-
-    backbone: str
-    trials: tuple[Kept, ...]
-    device: str
-
-    @property
-    def name(self) -> str:
-        return self.backbone
-
-    def facts(self, backbone: str) -> list[dict[str, Any]]:
-        """The facts of a backbone, seed by seed."""
-        return [t.facts for t in sorted(self.trials, key=lambda t: t.seed) if t.prior == backbone]
 
     def common(self, config: MapsConfig) -> dict[str, Any]:
         return {}
