@@ -123,8 +123,12 @@ class Person:
 
     def cells(self) -> list[dict[str, Any]]:
         """The code cells, as they were last saved."""
-        text = (self.lab.folder / self.notebook).read_text(encoding="utf-8")
-        return [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        path = self.lab.folder / self.notebook
+        for _ in range(PATIENCE // 500):
+            if text := path.read_text(encoding="utf-8"):  # it is empty for a moment when it is saved again
+                return [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+            self.page.wait_for_timeout(500)
+        raise AssertionError(f"{path.name} was never saved whole")
 
     def sees_no_error(self) -> None:
         """Nothing red: not in an output on the page or in the saved file, not in a panel, not in the console."""
