@@ -82,7 +82,9 @@ def test_a_text_is_written_beside_others_and_found_again(tmp_path: Path) -> None
     assert again.again_at == 4 and again.ids[:4] == panel.texts()["plain"].ids[:4] and len(again.ids) == 10
     assert "Read again behind token 4" in panel._came.value and [*panel.clauses.texts] == [*panel.texts()]
     panel._measure.value = "state_cosine"
-    until(lambda: np.asarray(panel.clauses.widget().data[0].z).shape[0] == 5)  # four layers, and the due words
+    until(
+        lambda: np.asarray(panel.clauses.widget().data[0].z).shape[0] == 5
+    )  # four layers, and the due words
     files = sorted(panel.told.home.glob("*.jsonl"))  # type: ignore[union-attr]
     before = [file.stat().st_mtime_ns for file in files]
     panel.switch("")

@@ -326,8 +326,8 @@ class Telling(threading.Thread):
 
     def _steps(self, number: str) -> Iterator[ForgettingStep]:
         """Has one text written; nothing is read before the first token is wanted."""
-        from workbench.analysis.clause_variants import state_layers
         from workbench.analysis.forgetting import can_read_state, follow_forgetting
+        from workbench.backbones.states import state_sizes
         from workbench.methods.generate import default_config
         from workbench.training.work import shared_backbone
 
@@ -340,7 +340,7 @@ class Telling(threading.Thread):
             temperature=settings.temperature,
             seed=settings.seed,
         )
-        layers = {"state_cosine": state_layers(backbone)} if can_read_state(backbone) else {}
+        layers = {"state_cosine": list(state_sizes(backbone))} if can_read_state(backbone) else {}
         self.of += settings.tokens - (asked.again_at or 0)
         if asked.again_at is None:
             steps = follow_forgetting(backbone, settings.asked, method=method, config=config)
