@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.analysis.trace_files import Part, TraceFolder, texts_of
-from workbench.analysis.trace_places import Layers, place_names
+from workbench.analysis.trace_places import Layers, place_names, state_number
 from workbench.analysis.trace_watch import TraceWatch
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.states import state_sizes
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.apply import Decoder, check_context
 from workbench.methods.generate import GenerateConfig, write
@@ -183,7 +184,7 @@ def trace(
         backbone: the frozen model.
         texts: strings, examples (read with their answers, unless the model writes its own) or encoded rows; a task;
             or several by the name of their task.
-        layers: places, see `trace_places`: a name, a number, "all", "states" (of an RWKV backbone), or several.
+        layers: places, see `trace_places`: a name, a number, "all", "states", or several.
         positions: which tokens of a text, those written included. "all" but what the tokenizer puts before a text;
             "last"; "answer"; "mean", one vector over all; or indices in the text, BOS counted (-1 is the last).
         method: what is put into the model, or None for the plain backbone. Its own positions are not traced.
@@ -275,7 +276,11 @@ class _Reader:
         self._words: dict[int, str] = {}
         # a recurrence counts no positions before its tokens; attention counts what stands there
         self._before = 0 if backbone.kind == "recurrent" else injection.front
-        kept = sum(place != "embeddings" for place in places) * backbone.width
+        states = [number for place in places if (number := state_number(place)) is not None]
+        others = [place for place in places if place != "embeddings" and state_number(place) is None]
+        kept = len(others) * backbone.width + sum(state_sizes(backbone)[number] for number in states)
+        # a read pauses where a state is looked at, and pads behind a cache may enter it
+        self._one_length = bool(states) and not backbone.layouts.padding_after_prefix
         self._tokens = max(1, min(_TOKENS, _NUMBERS // (backbone.vocabulary_size + kept)))
 
     def part(self, items: Sequence[_Item], first: int) -> Part:
@@ -305,12 +310,13 @@ class _Reader:
         return Part(rows, {name: self._cast(name, [own[name] for _, own in found]) for name in self.places})
 
     def _batches(self, items: Sequence[_Item]) -> Iterator[list[int]]:
-        """Texts that share a run: of like length, so that there are few pads."""
+        """Texts that share a run: of like length, so that there are few pads, or of one length, where a pad does harm."""
         batch: list[int] = []
         room = 0 if self.config is None else self.config.max_new_tokens
         for b in sorted(range(len(items)), key=lambda b: len(items[b].row.ids)):
             size = len(items[b].row.ids) + self.injection.length + room
-            if batch and (len(batch) + 1) * size > self._tokens:
+            longer = bool(batch) and len(items[batch[0]].row.ids) < len(items[b].row.ids)
+            if batch and ((len(batch) + 1) * size > self._tokens or (longer and self._one_length)):
                 yield batch
                 batch = []
             batch.append(b)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.analysis.surroundings import EMBEDDINGS
-from workbench.analysis.trace_places import layer_number, state_number, state_vectors
+from workbench.analysis.trace_places import layer_number, state_number
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.layer_inputs import seeing
 from workbench.backbones.runner import Output
+from workbench.backbones.states import read_state
 from workbench.tasks.encode import Encoded
 
 # logits that are turned into probabilities at a time; on a CPU so few that they stay in its cache
@@ -72,10 +73,15 @@ class TraceWatch:
         return index + self._prompt * (index >= self._prompt_at[row])
 
     def ends(self, rows: Sequence[int], places: Tensor) -> Sequence[int]:
-        """A state is looked at after each token that is wanted, so the read pauses there."""
+        """A state is looked at after each token that is wanted, so the read pauses there.
+
+        And after every later one where several tokens behind a cache come out wrong.
+        """
         if not self._states:
             return []
         wanted = self._wanted(torch.tensor(rows, device=places.device), places).any(0)
+        if not self._backbone.layouts.shared_prefix:
+            wanted = wanted.cumsum(0) > 0
         return [end for end in (wanted.nonzero()[:, 0] + 1).tolist() if end < places.shape[1]]
 
     def _wanted(self, rows: Tensor, places: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ class TraceWatch:
         if len(flat):
             self._order.append(torch.stack([index[row], places[row, column]]).cpu())
         for place, number in self._states.items():  # what is kept stands in a run's last column, see `ends`
-            self._found[place].append(_kept(state_vectors(output.cache, number)[row]))
+            self._found[place].append(_kept(read_state(self._backbone, output.cache, number)[row]))
         if bool(scored.any()):
             # the few rows that were kept for their next token are scored as well, since leaving them out copies the others
             all_scores = log_probabilities(output.logits, targets[keep].clamp(min=0))

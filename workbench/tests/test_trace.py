@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 import workbench as wb
 from workbench.analysis import trace as room
 from workbench.analysis.trace import Trace, trace
-from workbench.analysis.trace_places import state_vectors
-from workbench.backbones import rwkv
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.layer_inputs import seeing
+from workbench.backbones.states import read_state, state_sizes, write_states
 from workbench.bench.memory import peak_memory
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
@@ -32,6 +31,7 @@ from workbench.tests.methods_zoo import MAKERS
 
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else zoo.EVERY_COMMIT
 TOLERANCE = 1e-4  # of the largest number
+CHOSEN = (*CHOSEN, zoo.WITHOUT_CACHE)
 every_backbone = pytest.mark.parametrize("architecture", CHOSEN)
 TEXTS = ["a fox", "one much longer prompt of words", "mid size!"]
 
@@ -156,7 +156,7 @@ def test_writing_is_reading_afterwards(architecture: str, name: str | None) -> N
     """What is seen while writing is what one sees who reads the whole text, and each token is read once."""
     backbone = zoo.backbone(architecture)
     method = None if name is None else MAKERS[name](backbone, 1)
-    layers = ("all", "states") if architecture == "rwkv" else "all"
+    layers = "all" if backbone.kind == "attention" else ("all", "states")
     config = wb.GenerateConfig(max_new_tokens=5)
     tokens = []
 
@@ -232,44 +232,63 @@ def test_a_prompt_shifts_positions(place: Any) -> None:
     assert deep.position.tolist() == [4]
 
 
-def test_states_are_those_after_each_token() -> None:
-    """RWKV's state is kept after each token that is asked for, and is not its neighbour's."""
-    backbone = zoo.backbone("rwkv")
+@pytest.mark.parametrize("architecture", [a for a in CHOSEN if zoo.backbone(a).kind != "attention"])
+def test_states_are_those_after_each_token(architecture: str) -> None:
+    """A state is kept after each token that is asked for, read alone, and is not its neighbour's; also with gaps between."""
+    backbone = zoo.backbone(architecture)
     seen = trace(backbone, TEXTS, "states")
-    ids = torch.tensor(backbone.tokenizer(TEXTS[1]).input_ids)
-    here = (seen.table.text == 1).to_numpy()
-    for end in (3, len(ids)):
-        with torch.no_grad():
-            ones = torch.ones(1, end, dtype=torch.bool)
-            output = backbone.runner(
-                backbone.embed(ids[:end])[None], ones, torch.arange(end)[None], use_cache=True
-            )
-        for layer in range(backbone.num_layers):
-            kept = seen[f"state {layer}"][here]
-            own = state_vectors(output.cache, layer)[0]
-            assert distance(kept[end - 2], own) < TOLERANCE
-            assert distance(kept[end - 3], own) > 100 * TOLERANCE
-        # put back in place of the state, it goes on as the state does
-        vectors = torch.from_numpy(np.stack([seen[f"state {i}"][here][end - 2] for i in range(3)]))[:, None]
-        mean, weight, attention, feed_forward = vectors.double().chunk(4, -1)
-        again = rwkv.State(feed_forward, attention, mean, torch.ones_like(mean), weight)
-        with torch.no_grad():
-            on = [
-                backbone.runner(
-                    backbone.embed(ids[None, :4]), torch.ones(1, 4, dtype=torch.bool), ids[None, :4], state
+    assert seen.places == tuple(f"state {layer}" for layer in state_sizes(backbone))
+    some = trace(backbone, TEXTS, "states", [2, 3, -4, -1])  # several tokens are read between two of these
+    some_rows = some.table.set_index(["text", "index"]).index
+    for text in (0, 1):
+        ids = torch.tensor(backbone.tokenizer(TEXTS[text]).input_ids)
+        here = (seen.table.text == text).to_numpy()
+        for end in (3, len(ids) - 3, len(ids)):
+            with torch.no_grad():
+                ones = torch.ones(1, end, dtype=torch.bool)
+                output = backbone.runner(
+                    backbone.embed(ids[:end])[None], ones, torch.arange(end)[None], use_cache=True
                 )
-                for state in (output.cache, again)
-            ]
-        assert distance(on[1].logits, on[0].logits) < TOLERANCE
-    last = trace(backbone, TEXTS, ["state 1", "output"], "last")
-    assert distance(last["state 1"], seen["state 1"][seen.table.groupby("text").tail(1).index]) < TOLERANCE
+            for layer in state_sizes(backbone):
+                own, place = read_state(backbone, output.cache, layer)[0], f"state {layer}"
+                kept = seen[place][here]
+                assert distance(kept[end - 2], own) < TOLERANCE
+                assert distance(kept[end - 3], own) > 100 * TOLERANCE
+                assert distance(some[place][some_rows.get_loc((text, end - 1))], own) < TOLERANCE
+    last = trace(
+        backbone, TEXTS, ["state 2" if architecture == "qwen3_next" else "state 1", "output"], "last"
+    )
+    for place in last.places:
+        if place in seen.places:
+            assert distance(last[place], seen[place][seen.table.groupby("text").tail(1).index]) < TOLERANCE
 
 
-@pytest.mark.parametrize("architecture", ["llama", "falcon_h1", "mamba"])
-def test_states_without_a_reader_are_refused(architecture: str) -> None:
-    """A state that nobody has proven to be read right is refused in a sentence."""
-    with pytest.raises(WorkbenchError, match=r"no recurrent state|no reader that is proven"):
-        trace(zoo.backbone(architecture), TEXTS, "states")
+def test_a_traced_state_goes_on() -> None:
+    """Put back into a cache, what a trace kept goes on as the state does that it was read from."""
+    backbone = zoo.backbone("rwkv")
+    ids = torch.tensor(backbone.tokenizer(TEXTS[1]).input_ids)
+    seen = trace(backbone, TEXTS[1:2], "states", "last")
+    ones = torch.ones(1, len(ids), dtype=torch.bool)
+    with torch.no_grad():
+        output = backbone.runner(
+            backbone.embed(ids)[None], ones, torch.arange(len(ids))[None], use_cache=True
+        )
+        other = backbone.runner(backbone.embed(ids[:2])[None], ones[:, :2], ids[None, :2], use_cache=True)
+        vectors = {layer: torch.from_numpy(seen[f"state {layer}"].copy()) for layer in range(3)}
+        on = [
+            backbone.runner(backbone.embed(ids[None, :4]), ones[:, :4], ids[None, :4], cache).logits
+            for cache in (output.cache, write_states(backbone, other.cache, vectors), other.cache)
+        ]
+    assert distance(on[1], on[0]) < TOLERANCE
+    assert distance(on[2], on[0]) > 100 * TOLERANCE
+
+
+def test_states_without_a_reader_are_refused() -> None:
+    """A state that is not there is refused in a sentence that says who has one."""
+    with pytest.raises(WorkbenchError, match="no recurrent state; RWKV, Mamba"):
+        trace(zoo.backbone("llama"), TEXTS, "states")
+    with pytest.raises(WorkbenchError, match="layer 1 of small-qwen3_next has no recurrent state"):
+        trace(zoo.backbone("qwen3_next"), TEXTS, ("output", "state 1"))
 
 
 class Interrupted(Exception):
