@@ -209,25 +209,29 @@ def activation_space(person: Person) -> None:
     probe = panel.locator(".wb-numbers tr", has_text="linear probe").inner_text()
 
     title = page.locator(MAP).locator(".gtitle")
-    expect(title).to_contain_text("layer 2")
+    expect(title).to_contain_text("layer 2", timeout=PATIENCE)
     handle = panel.locator(".wb-controls .noUi-handle").first
     handle.focus()
     page.keyboard.press("ArrowLeft")
     expect(title).to_contain_text("layer 1", timeout=PATIENCE)
     expect(panel.locator(".wb-numbers tr", has_text="linear probe")).not_to_have_text(probe, timeout=PATIENCE)
 
-    expect(panel.get_by_text("Draw around some points on")).to_be_visible()
+    expect(panel.get_by_text("Draw around some points on")).to_be_visible(timeout=PATIENCE)
     page.locator(MAP).scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     points = page.evaluate(SEEN)
     sums = [point for point in points if point["text"].startswith("add-2")]
     assert len(sums) == 25
     lasso(page, sums)
-    expect(page.locator(MAP).locator(".selectionlayer path")).to_have_count(0)  # the points stand out instead
+    expect(page.locator(MAP).locator(".selectionlayer path")).to_have_count(
+        0, timeout=PATIENCE
+    )  # the points stand out instead
     rows = panel.locator(".wb-listing tbody tr", has_text="answer :")
     expect(rows.first).to_contain_text("add-2", timeout=PATIENCE)
     inside = [point for point in points if _in_box(point, sums)]
-    expect(panel.get_by_text(re.compile(rf"^{len(inside)} texts with {len(inside)} points"))).to_be_visible()
+    expect(panel.get_by_text(re.compile(rf"^{len(inside)} texts with {len(inside)} points"))).to_be_visible(
+        timeout=PATIENCE
+    )
     panel.get_by_placeholder("a name for them").fill("sums")
     panel.get_by_role("button", name="Keep").click()
     expect(panel.get_by_text(f"Kept {len(inside)} texts as “sums”")).to_be_visible(timeout=PATIENCE)
@@ -263,11 +267,11 @@ def activation_space(person: Person) -> None:
     reports = (person.lab.folder / person.notebook).parents[1] / "reports"
     opened = page.context.browser.new_page()  # type: ignore[union-attr]
     opened.goto((reports / "activation_space.html").as_uri())
-    expect(opened.locator(".gtitle")).to_contain_text("layer 1")
+    expect(opened.locator(".gtitle")).to_contain_text("layer 1", timeout=PATIENCE)
     opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})  # near its beginning
-    expect(opened.locator(".gtitle")).to_contain_text("layer 0")
+    expect(opened.locator(".gtitle")).to_contain_text("layer 0", timeout=PATIENCE)
     opened.goto((reports / "generation.html").as_uri())
-    expect(opened.locator(".slider-rail-touch-rect")).to_be_visible()
+    expect(opened.locator(".slider-rail-touch-rect")).to_be_visible(timeout=PATIENCE)
     opened.close()
     person.sees_no_error()
 
@@ -312,11 +316,84 @@ def _in_box(point: dict[str, Any], points: list[dict[str, Any]]) -> bool:
     return bool(left < point["left"] < right and top < point["top"] < bottom)
 
 
+#: Columns of each heat map of clauses that stands in the first figure.
+COLUMNS = """() => {
+  const plot = document.querySelectorAll('.wb-panel .js-plotly-plot')[0];
+  return (plot?.data ?? []).filter(trace => trace.type === 'heatmap').map(trace => trace.x.length);
+}"""
+MATCHING = (4, 0)
+
+
+def forgetting_and_prosg(person: Person) -> None:
+    """See the map of clauses fill, switch ProSG on, read the prompt again, train ten steps, switch to that, take it away."""
+    page, panel, training = (
+        person.page,
+        person.page.locator(".wb-panel").first,
+        person.page.locator(".wb-panel").nth(1),
+    )
+    expect(panel.get_by_text("press Generate").first).to_be_visible(timeout=PATIENCE)
+    expect(panel.locator(".wb-chips .jupyter-widget-tag")).to_have_count(8)
+    panel.get_by_label("Example").select_option("4 clauses")
+    expect(panel.locator(".wb-chips .jupyter-widget-tag")).to_have_count(4)
+    panel.get_by_role("button", name="Generate").click()
+    page.wait_for_function(f"({COLUMNS})()[0] > 2", timeout=PATIENCE)
+    few = page.evaluate(COLUMNS)[0]
+    page.wait_for_function(f"({COLUMNS})()[0] > {few}", timeout=PATIENCE)
+    expect(panel.get_by_text("Written: 1 text ")).to_be_visible(timeout=PATIENCE)
+    whole = page.evaluate(COLUMNS)
+    assert len(whole) == 1 and whole[0] > 20
+
+    panel.get_by_label("ProSG").select_option("error (nothing trained)")
+    expect(panel.get_by_text("Written: 2 texts")).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({COLUMNS})().length === 2 && ({COLUMNS})()[0] === {whole[0]}", timeout=PATIENCE)
+    curves = panel.locator(".js-plotly-plot").nth(1)
+    expect(curves.locator(".legendtext")).to_have_text(["plain", "ProSG, error (nothing trained) × 1"])
+    expect(panel.locator(".wb-text .wb-due").first).to_be_visible()
+    expect(panel.locator(".js-plotly-plot").nth(2).locator(".bars .point").first).to_be_visible(
+        timeout=PATIENCE
+    )
+
+    drag(page, panel.locator(".wb-controls .noUi-handle").nth(1), 60)
+    page.wait_for_function(f"({COLUMNS})().length === 3", timeout=PATIENCE)
+    expect(panel.get_by_text("Written: 3 texts")).to_be_visible(timeout=PATIENCE)
+    expect(panel.get_by_text("Read again behind token")).to_be_visible(timeout=PATIENCE)
+    behind = int(re.findall(r"Read again behind token (\d+)", panel.inner_text())[0])
+    assert 0 < behind < whole[0]
+
+    for name, value in (("Steps", "10"), ("Clauses", "2"), ("Words of a story", "32")):
+        training.get_by_label(name, exact=True).fill(value)
+        training.get_by_label(name, exact=True).press("Tab")
+    training.get_by_role("button", name="Train").click()
+    expect(training.get_by_text("Finished: step 10 of 10")).to_be_visible(timeout=3 * PATIENCE)
+    wait_for_points(page, MATCHING, 10)
+    option = panel.get_by_label("ProSG").locator("option", has_text="0001-tiny-rwkv-tokens")
+    expect(option).to_be_attached(timeout=PATIENCE)
+    panel.get_by_label("ProSG").select_option("0001-tiny-rwkv-tokens")
+    expect(panel.get_by_text("Written: 4 texts")).to_be_visible(timeout=PATIENCE)
+    expect(curves.locator(".legendtext").nth(1)).to_have_text(
+        "ProSG, 0001-tiny-rwkv-tokens × 1", timeout=PATIENCE
+    )
+
+    person.runs_the_cell("panel.clauses.save")
+    reports = (person.lab.folder / person.notebook).parents[1] / "reports"
+    opened = page.context.browser.new_page()  # type: ignore[union-attr]
+    opened.goto((reports / "clauses.html").as_uri())
+    expect(opened.locator(".annotation-text", has_text=f"read again behind {behind}")).to_be_visible()
+    opened.close()
+    person.sees_no_error()
+
+    person.save()
+    person.reload()
+    expect(panel.get_by_text("Written: 4 texts")).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({COLUMNS})().length === 3 && ({COLUMNS})()[0] === {whole[0]}", timeout=PATIENCE)
+
+
 WALKS: dict[str, Callable[[Person], None]] = {
     "00_overview": overview,
     "01_first_prompt": first_prompt,
     "02_prior_and_posterior": prior_and_posterior,
     "03_activation_space": activation_space,
+    "04_forgetting_and_prosg": forgetting_and_prosg,
 }
 
 #: What the picture of a notebook shows, where that is not the whole page, and how high the page must be for it.
@@ -324,4 +401,5 @@ PICTURES: dict[str, tuple[Any, ...]] = {
     "01_first_prompt": (".wb-panel",),
     "02_prior_and_posterior": (".wb-panel", 3200),
     "03_activation_space": (".wb-panel", 3200),
+    "04_forgetting_and_prosg": (".wb-panel", 3600),
 }
