@@ -14,17 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.analysis.attention_weights import AttentionWeights
 from workbench.analysis.forgetting_measures import Steps
-from workbench.analysis.trace_places import place_names, state_number, state_vectors
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.linear_outputs import Changes, LowRank
 from workbench.backbones.runner import Output
+from workbench.backbones.states import read_state, state_sizes
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import Decoder, check_context
 from workbench.methods.injection import Injection
@@ -135,7 +134,7 @@ class VariantReader:
         self.variants, self.injection, self.backbone = variants, injection, backbone
         self.written, self.again = list(written), again
         self._weights = AttentionWeights(injection.view or backbone) if attention else None
-        self._layers = state_layers(backbone) if states else []
+        self._layers = list(state_sizes(backbone)) if states else []
         self.rows = [encode_variant(backbone, injection, text, row.prompt) for row in variants.rows]
         self._agains = [
             continuation_ids(backbone.tokenizer, " " + row.again) if again and row.again else []
@@ -406,17 +405,3 @@ def encode_variant(backbone: Backbone, injection: Injection, text: TextConfig, p
             "give its tokenizer one"
         )
     return Encoded((int(end),), 1, 0)
-
-
-def state_layers(backbone: Backbone) -> list[int]:
-    """The layers whose state can be read.
-
-    Raises:
-        WorkbenchError: a backbone without a state, or without a reader that is proven.
-    """
-    return [number for name in place_names(backbone, "states") if (number := state_number(name)) is not None]
-
-
-def read_state(backbone: Backbone, cache: Any, layer: int) -> Tensor:
-    """(B, n) what a layer remembers of each row."""
-    return state_vectors(cache, layer)

@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from workbench.analysis.clause_variants import MOST_LOGITS, VariantReader, make_variants, state_layers
+from workbench.analysis.clause_variants import MOST_LOGITS, VariantReader, make_variants
 from workbench.analysis.forgetting_measures import MEASURES, Floats, Need, Steps
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.states import state_sizes
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.generate import GenerateConfig, choose, default_config, end_tokens
 from workbench.methods.injection import NOTHING
@@ -404,28 +406,26 @@ class _Lens:
         for _ in reader.written if self.config.temperature else ():
             torch.rand((), generator=dice)
         tokens: list[int] = []
-        logits = reader.begin()
-        while True:
-            at = len(reader.written) + len(tokens)
-            if given is None:
-                token = int(choose(logits[None].float(), self.config, [dice])[0])
-                if token in self._ends:
-                    return
-            else:
-                token = given[len(tokens)]
+
+        def following(logits: Tensor) -> int | None:
+            if given is not None:
+                return given[len(tokens)]
+            token = int(choose(logits[None].float(), self.config, [dice])[0])
+            return None if token in self._ends else token
+
+        token = following(reader.begin())
+        while token is not None:
             tokens.append(token)
+            at = len(reader.written) + len(tokens)
             steps = reader.step(token)
             if self.needs("restored"):
-                here = [len(tokens)] if at + 1 in self.restore_at else []
+                here = [len(tokens)] if at in self.restore_at else []
                 steps = replace(steps, restored=reader.restored(tokens, here)[-1:])
-            stopped = given is None and any(
-                stop in self.text([*reader.written, *tokens]) for stop in self.config.stop
-            )
-            done = stopped or at + 1 == end
-            yield token, steps, done
-            if done:
-                return
-            logits = reader.feed(token)
+            text = self.text([*reader.written, *tokens]) if given is None and self.config.stop else ""
+            done = at == end or any(stop in text for stop in self.config.stop)
+            after = None if done else following(reader.feed(token))
+            yield token, steps, after is None
+            token = after
 
     def follow(
         self, reader: VariantReader, before: Sequence[int], end: int, given: Sequence[int] | None
@@ -504,7 +504,7 @@ class _Lens:
 def can_read_state(backbone: Backbone) -> bool:
     """Whether the backbone has a state that can be read."""
     try:
-        return bool(state_layers(backbone))
+        return bool(state_sizes(backbone))
     except WorkbenchError:
         return False
 

@@ -108,7 +108,7 @@ class TaskOptions:
     metric: str | None = None
     """How an answer is scored; None: the task's own way."""
     preset: str | None = None
-    """For files in a public format: squad, gsm8k, deepmind-math."""
+    """For files in a known format: squad, gsm8k, deepmind-math; or clauses, prompts with a check for each of their clauses."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do at a bad row: stop with its place, or skip and count it."""
     settings: tuple[str, ...] = ()

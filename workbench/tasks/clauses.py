@@ -25,7 +25,7 @@ from workbench.tasks.readers import JsonLines
 from workbench.tasks.task import Example, joined
 from workbench.tasks.template import BadRow, look_up, text_of
 from workbench.tasks.world.checker import parse_prompt
-from workbench.tasks.world.stories import CLOSING, GO_ON, OPENING, REMINDER, Story
+from workbench.tasks.world.stories import CLOSING, OPENING, Story, reminder
 
 Span = tuple[int, int]
 """Where a text begins in a prompt, and where it ends: characters, from 0, the end not included."""
@@ -182,9 +182,8 @@ def from_story(story: Story | str, answer: str | None = None) -> ClausePrompt:
         raise WorkbenchError(
             f"the clauses of the story's prompt {prompt[:60]!r} cannot be told apart; write each as 'hero : tom .'"
         )
-    again = f"{REMINDER} {' '.join(texts)} {GO_ON}"
     clauses = tuple(Clause(text, check) for text, check in zip(texts, checks, strict=True))
-    return ClausePrompt(prompt, clauses, answer, again)
+    return ClausePrompt(prompt, clauses, answer, reminder(prompt[begin : end + len(CLOSING)]))
 
 
 def split_clauses(prompt: str) -> list[Span]:

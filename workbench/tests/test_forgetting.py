@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -17,11 +18,11 @@ from torch import Tensor
 import workbench as wb
 from workbench.analysis import clause_variants, forgetting_measures
 from workbench.analysis.clause_probes import train_probes
-from workbench.analysis.forgetting import COLUMNS, Forgetting, follow_forgetting, forgetting
+from workbench.analysis.forgetting import COLUMNS, Forgetting, can_read_state, follow_forgetting, forgetting
 from workbench.analysis.forgetting_measures import MEASURES, Steps
-from workbench.analysis.trace_places import state_vectors
 from workbench.backbones import rwkv
 from workbench.backbones.backbone import Backbone
+from workbench.backbones.states import read_state
 from workbench.errors import WorkbenchError
 from workbench.methods.generate import GenerateConfig
 from workbench.methods.injection import NOTHING
@@ -215,18 +216,11 @@ def test_a_clause_that_is_not_taken_out_has_no_influence(monkeypatch: pytest.Mon
 
 def all_measures(backbone: Backbone) -> list[str]:
     names = [name for name, m in MEASURES.items() if not {"states", "attention", "probes"} & set(m.needs)]
-    if backbone.kind == "recurrent" and architecture_has_states(backbone):
+    if can_read_state(backbone):
         names.append("state_cosine")
     if backbone.kind == "attention":
         names.append("attention_mass")
     return names
-
-
-def architecture_has_states(backbone: Backbone) -> bool:
-    try:
-        return bool(clause_variants.state_layers(backbone))
-    except WorkbenchError:
-        return False
 
 
 @every_backbone
@@ -385,7 +379,7 @@ def test_states_are_those_after_each_prefix() -> None:
         mask = torch.ones(1, end, dtype=torch.bool)
         with torch.no_grad():
             state = rwkv.forward(backbone.model, embeddings, mask, None).state
-        found.append([state_vectors(state, layer)[0].numpy() for layer in range(backbone.num_layers)])
+        found.append([read_state(backbone, state, layer)[0].numpy() for layer in range(backbone.num_layers)])
     cosines = [
         [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(now, found[0], strict=True)]
         for now in found
@@ -609,6 +603,26 @@ def test_a_stop_string_ends_a_text() -> None:
     assert seen.text == wb.generate(backbone, [PROMPT.prompt], config=config)[0] and len(seen.text) < len(
         text
     )
+
+
+def test_a_token_that_ends_the_text_is_no_step() -> None:
+    """The step before it is the last, and says what only the whole text decides."""
+    backbone = exact("llama")
+    config = replace(FEW, temperature=2.0)
+    ids = forgetting(backbone, PROMPT, config=config).ids
+    first = next(at for at, token in enumerate(ids) if at > 2 and token not in ids[:at])
+    view = backbone.view()
+    view.model.generation_config = copy.deepcopy(view.model.generation_config)
+    view.model.generation_config.eos_token_id = ids[first]
+    prompt = replace(PROMPT, clauses=(Clause("red", MustNotContain("elephant")),))
+    followed = list(follow_forgetting(view, prompt, config=config))
+    assert [step.done for step in followed] == [False] * (first - 1) + [True]
+    assert followed[-1].fell == {1: True}
+    assert forgetting(view, prompt, config=config).ids == ids[:first]
+    assert followed[-1].text == wb.generate(view, [PROMPT.prompt], config=config)[0]
+    view.model.generation_config.eos_token_id = ids[0]
+    with pytest.raises(WorkbenchError, match="ends its text at once"):
+        forgetting(view, prompt, config=config)
 
 
 # --- what cannot be
