@@ -101,7 +101,7 @@ def install(model: nn.Module, names: Iterable[str]) -> None:
     """Put the hooks on the named layers, once."""
     for name in names:
         layer = model.get_submodule(name)
-        if not any(getattr(hook, "of_workbench", False) for hook in layer._forward_hooks.values()):
+        if not any(map(_is_ours, layer._forward_hooks.values())):
             layer.register_forward_hook(_hook(name))
 
 
@@ -114,14 +114,19 @@ def _hook(name: str) -> Callable[..., Any]:
             output = edit(name, args[0], output)
         return output
 
-    hook.of_workbench = True  # type: ignore[attr-defined]
     return hook
+
+
+def _is_ours(hook: Any) -> bool:
+    """Whether it stands in this file: other hooks, of `layer_inputs` among them, are not ours to count or take off."""
+    return getattr(hook, "__module__", None) == __name__
 
 
 def fold(model: nn.Module, changes: Changes) -> None:
     """Put matrices with their changes (of one row) in place of the named layers' own, in a model that is one's own.
 
-    What was there is left as it is: a new tensor takes its place, and every other tensor stays shared.
+    What was there is left as it is: a new tensor takes its place, and every other tensor stays shared. The model's hooks are
+    taken off: nothing is left to be added, and a token of one row feels each call.
 
     Raises:
         WorkbenchError: a layer whose weight is not a plain matrix.
@@ -136,6 +141,9 @@ def fold(model: nn.Module, changes: Changes) -> None:
         whole = change.dense()[0].to(layer.weight.dtype)
         whole = layer.weight.detach() + (whole.T if _is_turned(layer) else whole)
         layer.weight = nn.Parameter(whole, requires_grad=False)
+    for module in model.modules():
+        for number in [n for n, hook in module._forward_hooks.items() if _is_ours(hook)]:
+            del module._forward_hooks[number]
 
 
 def foldable(layer: Any) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -251,7 +252,8 @@ def _after_shared_prefix(
     s = torch.arange(place, rows.ids.shape[1], device=tokens.device)[None]
     keep = (s >= (rows.answer_start - 1)[:, None]) & real  # each predicts the token after it
     embeddings = backbone.embed(tokens)
-    return _kept(backbone, start, embeddings, mask, positions, cache, keep, keep_answers, made)
+    model = partial(_run, backbone, start, embeddings, mask, positions, cache)
+    return _kept(backbone, model, keep, keep_answers, made)
 
 
 def _whole_rows(
@@ -268,29 +270,22 @@ def _whole_rows(
     # an answer follows the prompt, so its first token stands at answer_start + P and is predicted just before
     keep = (s >= (rows.answer_start + injection.length - 1)[:, None]) & real
     mask, positions, cache = _with_start(backbone, injection, start, real)
-    return _kept(backbone, start, whole.embeddings, mask, positions, cache, keep, keep_answers, made)
+    model = partial(_run, backbone, start, whole.embeddings, mask, positions, cache)
+    return _kept(backbone, model, keep, keep_answers, made)
 
 
 def _kept(
-    backbone: Backbone,
-    start: Start | None,
-    embeddings: Tensor,
-    mask: Tensor,
-    positions: Tensor,
-    cache: Any,
-    keep: Tensor,
-    keep_answers: bool,
-    made: _Made,
+    backbone: Backbone, model: Callable[..., Output], keep: Tensor, keep_answers: bool, made: _Made
 ) -> Tensor:
     """(N, V) logits of the positions `keep` (B, T), each of which predicts a token of an answer."""
 
-    def model() -> Output:
+    def run() -> Output:
         if keep_answers:
-            return _run(backbone, start, embeddings, mask, positions, cache, keep=keep)
-        output = _run(backbone, start, embeddings, mask, positions, cache)
+            return model(keep=keep)
+        output = model()
         return output._replace(logits=output.logits[keep])
 
-    return made.run(backbone, model, keep, keep).logits
+    return made.run(backbone, run, keep, keep).logits
 
 
 def _with_start(

@@ -226,7 +226,7 @@ def write(
             return
         if rereading is not None:
             for row in decoder.active:
-                if row in active and rereading.due(written[row][since[row] :]):
+                if rereading.due(written[row][since[row] :]):
                     waiting[row] += rereading.words(encoded[row].ids)
                     since[row] = len(written[row])
         size = min(len(waiting[row]) for row in decoder.active)

@@ -15,6 +15,7 @@ from workbench.bench import harness, trace
 from workbench.bench.harness import Measurement
 from workbench.bench.models import Shape, Work
 from workbench.errors import WorkbenchError
+from workbench.methods.injection import Injection
 
 
 def sleep(milliseconds: float):
@@ -141,6 +142,25 @@ def test_a_trace_is_measured_without_nnsight_and_it_is_said(monkeypatch: pytest.
     monkeypatch.setattr(trace, "trace", lambda backbone, rows, *more: wb_trace(backbone, rows[::-1], *more))
     with pytest.raises(AssertionError, match="layer 0 differs"):
         without.check()
+
+
+def test_prosg_is_measured_where_its_changes_are_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates, folded weights and factors of rows pass their checks; a change that is lost on the way is refused."""
+    from workbench.bench import prosg
+
+    monkeypatch.setattr(prosg, "MEDIUM", Shape(2, 32, 2, 3_072, prompt=0, tokens=0, answer=0, batch=0))
+    backbone = prosg._random()
+    whole = [prosg._train(backbone, stories=2, length=100), *prosg._one(backbone)]
+    for measurement in (*whole, prosg._tokens("rows", backbone, prosg._questions(backbone, 3), ranks=(2,))):
+        assert measurement.tokens > 0
+        if measurement.check is not None:
+            measurement.check()
+    monkeypatch.setattr(prosg, "_injection", lambda method: Injection())
+    for count in (1, 3):
+        lost = prosg._tokens("rows", backbone, prosg._questions(backbone, count))
+        assert lost.check is not None
+        with pytest.raises(AssertionError, match="the weights are not changed"):
+            lost.check()
 
 
 def test_every_row_of_the_project_loads() -> None:
