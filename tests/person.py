@@ -90,7 +90,11 @@ class Person:
     def save(self) -> None:
         """Saves, and waits until it is saved."""
         dirty = self.page.locator(".jp-mod-current.lm-TabBar-tab.jp-mod-dirty")
+        # On a slow machine JupyterLab's own saving and this one cross, and it asks which is to stay.
+        overwrite = self.page.locator(".jp-Dialog").get_by_role("button", name="Overwrite")
         for _ in range(PATIENCE // 5000):
+            if overwrite.is_visible():
+                overwrite.click()
             self.page.locator(".jp-mod-current.lm-TabBar-tab").first.click()
             self.page.keyboard.press("Control+s")
             self.page.wait_for_timeout(500)

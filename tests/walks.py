@@ -332,9 +332,9 @@ def forgetting_and_prosg(person: Person) -> None:
         person.page.locator(".wb-panel").nth(1),
     )
     expect(panel.get_by_text("press Generate").first).to_be_visible(timeout=PATIENCE)
-    expect(panel.locator(".wb-chips .jupyter-widget-tag")).to_have_count(8)
+    expect(panel.locator(".wb-chips .jupyter-widget-tag-close")).to_have_count(8)
     panel.get_by_label("Example").select_option("4 clauses")
-    expect(panel.locator(".wb-chips .jupyter-widget-tag")).to_have_count(4)
+    expect(panel.locator(".wb-chips .jupyter-widget-tag-close")).to_have_count(4)
     panel.get_by_role("button", name="Generate").click()
     page.wait_for_function(f"({COLUMNS})()[0] > 2", timeout=PATIENCE)
     few = page.evaluate(COLUMNS)[0]

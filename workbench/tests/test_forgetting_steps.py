@@ -197,8 +197,11 @@ def test_what_the_backbone_cannot_read_is_said_and_nothing_is_left(tmp_path: Pat
     panel = panel_in(tmp_path, backbone="tiny-llama", prompt=long, clauses=("hero : tom .",))
     panel.generate()
     assert panel.wait(120)
-    assert any("token" in error for error in panel.form.errors.values()), panel._status.value
+    assert "token" in panel.form.errors["prompt"], panel._status.value
     assert not list((tmp_path / "forgetting").glob("*/asked.json")) and panel.told is None
+    panel.form.value = TellSettings(str(tmp_path), **example_settings("4 clauses"))
+    panel.generate()
+    assert panel.wait(120) and str(tmp_path) in panel.form.errors["backbone"]
     panel.close()
 
 

@@ -24,6 +24,7 @@ from workbench.training.job import Job
 from workbench.training.run import Run
 from workbench.views.activation_map import NAMES, ActivationMap
 from workbench.views.cluster_numbers import ClusterNumbers
+from workbench.views.controls import Chores, menu, offer, part, row, style
 from workbench.views.form import Form
 from workbench.views.generation_walk import GenerationWalk
 from workbench.views.panel import Panel, bundled
@@ -70,13 +71,9 @@ LOOKS = 3.0
 OFFERED = 30
 
 STYLE = """
-.wb-panel .wb-controls { flex-flow: row wrap; gap: 4px 16px; align-items: center; margin: 6px 0; }
-.wb-panel .wb-controls > * { margin: 0; } .wb-panel .wb-controls .widget-label { color: var(--wb-quiet); font-size: 12px; }
-.wb-panel .wb-controls button { height: 28px; line-height: 28px; width: auto; border-radius: 4px; }
 .wb-panel .wb-numbers .wb-listing { font-size: 12px; }
 .wb-panel .wb-numbers .wb-listing.wb-listing td:first-child { font-weight: normal; }
 .wb-panel .wb-numbers .wb-listing.wb-listing :is(th, td) { padding: 4px 8px 4px 0; white-space: nowrap; }
-.wb-panel h4.wb-part { font-size: 14px; font-weight: 600; margin: 14px 0 0; color: var(--wb-text); }
 """
 
 
@@ -122,7 +119,6 @@ class ActivationSpace(Panel):
         self.table, self.walk = SelectedTexts(self.map, theme), GenerationWalk(theme=theme)
         self.traced: Traced | None = None
         self._shared: dict[Any, Traces] = {}
-        self._chores: dict[str, threading.Thread] = {}
         self._job: tuple[str, Job] | None = None
         self._did, self._choose = "", None  # type: tuple[str, str | None]
         self._looked = -LOOKS
@@ -131,6 +127,7 @@ class ActivationSpace(Panel):
         self._drawn: tuple[Any, ...] = ()
         self._setting = False
         super().__init__(folder, theme)
+        self._chores = Chores("activation space", self._failed, self._news)
         self.selections = self.folder / "selections"
         self._work = self._works.get(self.folder)
         if self._work is not None and self._work.is_alive():
@@ -235,16 +232,15 @@ class ActivationSpace(Panel):
 
     def wait(self, seconds: float = threading.TIMEOUT_MAX) -> bool:
         """For scripts: waits for all that was begun, and brings the panel up to date; False where time ran out."""
-        threads = [self._work, *self._chores.values()]
-        for thread in (thread for thread in threads if thread is not None):
-            thread.join(seconds)
+        if self._work is not None:
+            self._work.join(seconds)
+        done = self._chores.wait(seconds)
         if self._job is not None:
             self._job[1].wait(seconds)
         self.refresh()
-        for thread in list(self._chores.values()):  # what drawing has begun, the numbers of the layer
-            thread.join(seconds)
+        done = self._chores.wait(seconds) and done  # what drawing has begun, the numbers of the layer
         self.refresh()
-        return not any(thread.is_alive() for thread in threads if thread is not None)
+        return done and not (self._work is not None and self._work.is_alive())
 
     # What it holds
 
@@ -289,20 +285,12 @@ class ActivationSpace(Panel):
 
     def _later(self, name: str, call: Callable[[], None]) -> None:
         """Does something in a thread of its own, one of a name at a time; what goes wrong is said in the panel."""
-        if (before := self._chores.get(name)) is not None and before.is_alive():
-            return
+        if not self._chores.busy(name):
+            self._fault = None
+            self._chores.do(name, call)
 
-        def run() -> None:
-            try:
-                call()
-            except Exception as error:
-                self._fault, self._did = error, ""
-            self._news.set()
-
-        self._fault = None
-        self._chores[name] = threading.Thread(target=run, name=f"activation space: {name}", daemon=True)
-        self._chores[name].start()
-        self._news.set()
+    def _failed(self, error: Exception) -> None:
+        self._fault, self._did = error, ""
 
     # Where things stand
 
@@ -327,16 +315,7 @@ class ActivationSpace(Panel):
 
     def _body(self) -> list[w.Widget]:
         def choice(text: str, options: Any, width: str) -> w.Dropdown:
-            made = w.Dropdown(options=options, description=text, style={"description_width": "auto"})
-            made.layout.width = width
-            made.observe(self._changed, "value")
-            return made
-
-        def row(*parts: w.Widget) -> w.HBox:
-            return w.HBox(list(parts)).add_class("wb-controls")
-
-        def part(text: str) -> w.HTML:
-            return w.HTML(f"<h4 class='wb-part'>{text}</h4>")
+            return menu(text, options, width, self._changed)
 
         self._place = w.SelectionSlider(
             options=[("—", "")],
@@ -371,9 +350,8 @@ class ActivationSpace(Panel):
         )
         w.jslink((self._play, "value"), (self._step, "value"))
         self._step.observe(self._changed, "value")
-        style = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         return [
-            style,
+            style(STYLE),
             row(self._place, self._points, self._kind, self._colour),
             self._waiting,
             picture,
@@ -533,7 +511,7 @@ class ActivationSpace(Panel):
                 self._place.value = places[len(places) // 2][1]
             kept = "all" if first is None else str(first.settings["positions"])
             points = [(text, name) for name, text in POINTS.items() if kept in ("all", name)]
-            _set(self._points, points)
+            offer(self._points, points)
             self._offer_kept()
             self._offer_prompts()
             self._offer_texts(first)
@@ -542,7 +520,7 @@ class ActivationSpace(Panel):
 
     def _offer_kept(self) -> None:
         kept = [(one.name, str(one.path)) for one in Selection.all(self.selections)]
-        _set(self._kept, kept or [("none yet", None)])
+        offer(self._kept, kept or [("none yet", None)])
         if self._choose in [path for _, path in kept]:
             self._kept.value, self._choose = self._choose, None
 
@@ -552,11 +530,11 @@ class ActivationSpace(Panel):
             return
         self._looked = time.monotonic()
         runs = trained_runs(self.runs, self.traced.settings.backbone)
-        _set(self._with, [("no prompt", ""), *((path.name, str(path)) for path in runs)])
+        offer(self._with, [("no prompt", ""), *((path.name, str(path)) for path in runs)])
 
     def _offer_texts(self, first: Trace | None) -> None:
         if first is None:
-            return _set(self._text, [("none yet", None)])
+            return offer(self._text, [("none yet", None)])
         label = next(iter(self._there()))
         numbers = [text for run, text in self.chosen() if run == label][:OFFERED]
         texts = {text["text"]: text for text in first.texts}
@@ -566,7 +544,7 @@ class ActivationSpace(Panel):
         if self._written is not None and self._written[0] not in numbers and self._written[0] in texts:
             numbers = [self._written[0], *numbers]
         said = [(f"{texts[n]['task']} {n}: {_end(texts[n]['prompt'])}", n) for n in numbers]
-        _set(self._text, said)
+        offer(self._text, said)
 
     # What takes a while
 
@@ -604,14 +582,6 @@ class ActivationSpace(Panel):
         html = f"<div class='wb-status'><small>{what}</small></div>" if what else ""
         if self._waiting.value != html:
             self._waiting.value = html
-
-
-def _set(menu: w.Dropdown, options: list[tuple[str, Any]]) -> None:
-    """Other options, and the same choice where it is still there."""
-    if tuple(menu.options) != tuple(options):
-        values, before = [value for _, value in options], menu.value
-        menu.options = options
-        menu.value = before if before in values else values[0]
 
 
 def _end(text: str) -> str:

@@ -137,7 +137,7 @@ class ChangeMap(View):
             annotations=[empty_note(text, self.theme)],
             title=heading(_TITLE, "each point a prompt", self.theme),
             width=self.width,
-            height=220,
+            height=150,
         )
         return figure.update_xaxes(visible=False).update_yaxes(visible=False)
 

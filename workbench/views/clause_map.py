@@ -259,7 +259,7 @@ class ClauseMap(View):
         figure.update_layout(
             title=heading("What each clause still says", "clauses by tokens", self.theme),
             width=self.width,
-            height=240,
+            height=170,
         )
         return figure.update_xaxes(visible=False).update_yaxes(visible=False)
 

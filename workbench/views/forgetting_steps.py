@@ -271,7 +271,7 @@ class ForgettingSteps(Panel):
         self.form.set_disabled(busy)
         self._go.disabled, self._end.disabled = busy, not busy
         html = telling_html(work, self.told)
-        if work is not None and work.error is not None:
+        if work is not None and work.error is not None and not self.form.errors:
             html += fault_html(str(work.error), "")
         return html
 
@@ -386,10 +386,10 @@ class ForgettingSteps(Panel):
         return (id(self.weights.changes), self._chores.busy("weights"))
 
     def _take_back(self, work: Telling) -> None:
-        """Of a prompt that could not be read nothing is left: said at its field, and what was there before is shown."""
+        """Of what could not be read nothing is left: said at its field, and what was there before is shown."""
         home = newest_home(self.folder)
         self.told = None if home is None else Told(home)
-        self.form.refuse("prompt", str(work.error))
+        self.form.refuse(work.field, str(work.error))
 
     # What can be chosen
 

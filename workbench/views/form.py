@@ -59,7 +59,7 @@ STYLE = """
 .wb-field > .widget-checkbox { width: auto; height: auto; margin: 18px 0 0; }
 .wb-field > .widget-checkbox .widget-label-basic { white-space: normal; line-height: 1.3; }
 .wb-field textarea { width: 100%; font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); }
-.wb-chips .jupyter-widget-tagsinput, .wb-chips .jupyter-widget-tag-input { width: 100%; }
+.wb-chips .jupyter-widget-tagsinput { width: 100%; }
 .wb-chips .jupyter-widget-tag { background: var(--wb-grid); color: var(--wb-text); height: 24px; line-height: 24px; }
 .wb-chips.wb-still { pointer-events: none; opacity: .6; }
 .wb-ticks { flex-flow: row wrap; gap: 2px 18px; overflow: visible; }

@@ -188,6 +188,6 @@ class InfluenceCurves(View):
         figure.update_layout(
             title=heading("What the whole prompt still says", "while a text goes on", self.theme),
             width=self.width,
-            height=220,
+            height=150,
         )
         return figure.update_xaxes(visible=False).update_yaxes(visible=False)

@@ -265,7 +265,7 @@ class Telling(threading.Thread):
 
     Attributes:
         written, of: tokens so far, and the most that there can be, of all texts that it is at; 0 while models are read.
-        error, failed: what went wrong, and the number of the text.
+        error, field: what went wrong, and the field of the form that it is about.
         stopped: whether it was asked to end and has; what was written stays to be looked at.
     """
 
@@ -273,7 +273,7 @@ class Telling(threading.Thread):
         super().__init__(name=f"telling {told.home.name}", daemon=True)
         self.told, self.written, self.of = told, 0, 0
         self.error: Exception | None = None
-        self.failed, self.stopped = "", False
+        self.field, self.stopped = "backbone", False
         self._unwanted = threading.Event()
         self._over, self._more = False, True
         self._asking = threading.Lock()
@@ -316,7 +316,7 @@ class Telling(threading.Thread):
                         self.written += 1
             self.stopped = True
         except Exception as error:
-            self.error, self.failed = error, number
+            self.error = error
             self.told.forget(number)
         finally:
             with self._asking:
@@ -333,6 +333,7 @@ class Telling(threading.Thread):
 
         asked, settings = self.told.asked[number], self.told.settings
         backbone = shared_backbone(settings.backbone)
+        self.field = "prompt"
         method = make_method(backbone, asked.source, asked.strength)
         config = default_config(
             method,

@@ -125,6 +125,6 @@ class WeightChange(View):
         figure.update_layout(
             title=heading(_TITLE, "norms, directions, and the true gradient", self.theme),
             width=self.width,
-            height=220,
+            height=150,
         )
         return figure.update_xaxes(visible=False).update_yaxes(visible=False)

@@ -77,7 +77,9 @@ class WrittenText(Listing):
         return pd.DataFrame(rows, columns=["written by", "text", "clauses"])
 
     def note(self) -> str:
-        """What the marks are."""
+        """What the marks are, where there are any."""
+        if not self.texts:
+            return ""
         return (
             f"Marked: the words at which a clause fell due, with its number, {SIGNS[True]} met or {SIGNS[False]} missed. Point "
             "at a token to see how likely it was."
