@@ -321,6 +321,12 @@ COLUMNS = """() => {
   const plot = document.querySelectorAll('.wb-panel .js-plotly-plot')[0];
   return (plot?.data ?? []).filter(trace => trace.type === 'heatmap').map(trace => trace.x.length);
 }"""
+#: Keeps what `COLUMNS` says after every drawing.
+WATCH = f"""() => {{
+  window.drawnColumns = [];
+  const plot = document.querySelectorAll('.wb-panel .js-plotly-plot')[0];
+  plot.on('plotly_afterplot', () => window.drawnColumns.push(({COLUMNS})()));
+}}"""
 MATCHING = (4, 0)
 
 
@@ -335,13 +341,13 @@ def forgetting_and_prosg(person: Person) -> None:
     expect(panel.locator(".wb-chips .jupyter-widget-tag-close")).to_have_count(8)
     panel.get_by_label("Example").select_option("4 clauses")
     expect(panel.locator(".wb-chips .jupyter-widget-tag-close")).to_have_count(4)
+    page.evaluate(WATCH)
     panel.get_by_role("button", name="Generate").click()
-    page.wait_for_function(f"({COLUMNS})()[0] > 2", timeout=PATIENCE)
-    few = page.evaluate(COLUMNS)[0]
-    page.wait_for_function(f"({COLUMNS})()[0] > {few}", timeout=PATIENCE)
     expect(panel.get_by_text("Written: 1 text ")).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({COLUMNS})()[0] > 20", timeout=PATIENCE)
     whole = page.evaluate(COLUMNS)
-    assert len(whole) == 1 and whole[0] > 20
+    filled = [drawn[0] for drawn in page.evaluate("window.drawnColumns") if drawn]
+    assert len(whole) == 1 and len({*filled, *whole}) > 1, f"it was drawn at {filled} tokens, not while it filled"
 
     panel.get_by_label("ProSG").select_option("error (nothing trained)")
     expect(panel.get_by_text("Written: 2 texts")).to_be_visible(timeout=PATIENCE)

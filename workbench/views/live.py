@@ -127,15 +127,16 @@ class LiveFigure(go.FigureWidget):
             unsure = not self._heard or self._trace_edit_in_process
             shown_now: tuple[Any, ...] = self.data  # type: ignore[has-type]
             same = [trace.type for trace in figure.data] == [trace.type for trace in shown_now]
-            if not same:
-                self.data = ()
             with self.batch_update():
                 if same:
                     for shown, wanted, before in zip(shown_now, figure.data, self._before[1:], strict=True):
                         _assign(shown, wanted._props, before, skip=("type", "uid"))
                 _assign(self.layout, figure.layout._props, self._before[0], skip=("template",))
-            if not same:  # after the layout, which brings the axes that they are drawn on
+            if not same:
+                # After the layout, which brings the axes that they are drawn on; and before the old ones go, since of a figure
+                # without traces plotly lays out no second panel, on which a line may stand.
                 self.add_traces(list(figure.data))
+                self.data = self.data[len(shown_now) :]
             self._before, self._drawn_at, self._stale = _props(figure), time.monotonic(), True
             if (
                 unsure
