@@ -123,17 +123,21 @@ class StoriesCell:
 class MemoryConfig(Seeds):
     """What is trained, and on which stories it is tried."""
 
+    seed: int = 5
+    """The first of them; those before were tried while the method was made."""
     backbones: tuple[str, ...] = ("tiny-rwkv",)
     """Recurrent backbones."""
     steps: int = 300
     """Updates of everything that is trained; a bias and a cache, of one and two numbers, take a quarter of them."""
+    align_steps: int = 1000
+    """Updates before those, on the same stories, in which the keys of "tokens" alone are trained."""
     batch_size: int = 8
     """Stories in an update."""
     longest: int = 160
     """Most words of a story that is trained on, but for those whose clauses need more."""
     emphasis: float = 6.0
     """Weight in the loss of a story's tokens that stand once in its prompt, for everything that is trained."""
-    hidden: int = 64
+    hidden: int = 43
     """Width of the synthesiser of "tokens"; what else is trained has about as many parameters."""
     rates: tuple[tuple[str, float], ...] = (
         (TOKENS, 0.015),
@@ -160,7 +164,9 @@ class MemoryConfig(Seeds):
 
     def quick(self) -> MemoryConfig:
         """Two seeds, two updates, two stories."""
-        return replace(self, seeds=2, steps=2, batch_size=2, longest=40, hidden=4, stories=2, cases=16)
+        return replace(
+            self, seeds=2, steps=2, align_steps=1, batch_size=2, longest=40, hidden=4, stories=2, cases=16
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,12 +224,15 @@ def train(
     steps = config.steps if name not in ("prompt-bias", "pointer-cache") else max(1, config.steps // 4)
     rate = dict(config.rates)[name]
     task = load_task("stories", n=steps * config.batch_size, seed=100 + seed, longest=config.longest)
+    method = make(config, backbone, name, seed, **fields)
+    before = method.config.align_steps if isinstance(method, SyntheticGradient) else 0
     settings = FitConfig(
-        steps=steps,
+        steps=before + steps,
+        schedule="linear" if before else "cosine",  # after a half-cosine's first stage little would be left
         batch_size=config.batch_size,
         learning_rate=rate,
         emphasis=config.emphasis,
-        evaluate_every=max(1, steps // 8),
+        evaluate_every=max(1, (before + steps) // 8),
         validation_examples=16,
         keep="last",
         snapshot_every=0,
@@ -231,7 +240,6 @@ def train(
         seed=seed,
         text=TextConfig(train_eos=False),
     )
-    method = make(config, backbone, name, seed, **fields)
     for _ in fit(backbone, method, task, settings, run_dir=run, resume=(run / "config.json").is_file()):
         pass
     return method, sum(line["seconds"] for line in Run(run).metrics())
@@ -240,7 +248,8 @@ def train(
 def make(config: MemoryConfig, backbone: Backbone, name: str, seed: int, **fields: Any) -> Method:
     """A method of the study before it is trained; LoRA's rank and the state's width give it the parameters of "tokens"."""
     if name == TOKENS:
-        return SyntheticGradient(backbone, hidden=config.hidden, seed=seed, **fields)
+        first = {"align_steps": config.align_steps, **fields}
+        return SyntheticGradient(backbone, hidden=config.hidden, seed=seed, **first)
     if name in ("lora", STATE):
         budget = SyntheticGradient(backbone, hidden=config.hidden).parameters_trained
 
@@ -320,6 +329,8 @@ def depends_on(config: MemoryConfig, backbone: Backbone, method: str) -> bytes:
     facts = {**config.to_json(), "backbone": backbone.describe(), "strengths": STRENGTHS.get(method)}
     for name in ("seeds", "seed", "backbones", *(() if method in TRAINED else ("steps", "hidden", "rates"))):
         facts.pop(name)
+    if method != TOKENS:
+        facts.pop("align_steps")
     if method in TRAINED:
         facts["rates"] = dict(config.rates)[method]
     return json.dumps(facts, sort_keys=True, default=str).encode()

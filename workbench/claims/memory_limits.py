@@ -46,8 +46,9 @@ from workbench.training.run import Run
 RANKS = (1, 2, 4, 8, 16)
 LARGE = (2.0, 3.0, 5.0)
 RETRAINED: Mapping[str, Mapping[str, Any]] = {
+    "keys not aligned": {"align_steps": 0},
     "matched first": {"match_steps": 75},
-    "keys as they are": {"ridge": 0.0, "step_size": 0.3},
+    "keys as they are": {"align_steps": 0, "ridge": 0.0, "step_size": 0.3},
     "rank 4": {"rank": 4},
 }
 """What is trained otherwise: fields of the configuration."""

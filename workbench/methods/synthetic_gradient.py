@@ -14,7 +14,7 @@ come from is the source:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -30,12 +30,13 @@ from workbench.methods.method import Method, load_method
 from workbench.methods.prompt_gradient import (
     cosine,
     cut,
+    decorrelated,
     read_prompts,
     singular_values,
     true_gradient,
 )
 from workbench.methods.rows import Rows
-from workbench.methods.synthesisers import StateSynthesiser, TokenSynthesiser, error_change
+from workbench.methods.synthesisers import StateSynthesiser, TokenSynthesiser, copying_loss, error_change
 
 Source = Literal["tokens", "state", "error", "gradient"]
 
@@ -67,8 +68,11 @@ class SyntheticGradientConfig:
     """Which of a block's matrices that write into the residual stream, by the end of their names: "attention.output",
     "down_proj". None named: all."""
     match_steps: int = 0
-    """So many updates first match the true gradient of the prompt (or what a `teacher` makes of it), by the cosine, before the
+    """So many updates, after `align_steps`, match the true gradient of the prompt (or what a `teacher` makes of it), by the cosine, before the
     response is learnt."""
+    align_steps: int = 0
+    """So many updates come before all others, in which the keys of "tokens" learn to answer where an answer says one of the
+    prompt's tokens again (`synthesisers.copying_loss`): cheap ones, and many of the response's are saved."""
     forget: bool = False
     """Leave the prompt out of what is read from its last token on, so that the weights alone hold it."""
     seed: int = 0
@@ -79,8 +83,14 @@ class SyntheticGradientConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives a list
         if self.source not in get_args(Source):
             raise unknown("source of a synthetic gradient", self.source, get_args(Source))
-        if self.rank < 0 or self.steps < 1 or self.hidden < 1 or self.match_steps < 0:
-            raise WorkbenchError("rank and match_steps must be 0 or more, steps and hidden at least 1")
+        if min(self.rank, self.match_steps, self.align_steps) < 0 or self.steps < 1 or self.hidden < 1:
+            raise WorkbenchError(
+                "rank, match_steps and align_steps must be 0 or more, steps and hidden at least 1"
+            )
+        if self.align_steps and self.source != "tokens":
+            raise WorkbenchError(
+                f'align_steps are for the source "tokens"; "{self.source}" has no keys to train'
+            )
         if not (self.step_size > 0 and self.alpha > 0 and self.ridge >= 0):
             raise WorkbenchError(
                 "step_size and alpha must be above 0 (what is 0 lets no change through), and ridge 0 or more"
@@ -127,11 +137,13 @@ class SyntheticGradient(Method):
         self.synthesisers = nn.ModuleList()
         dice = torch.Generator().manual_seed(config.seed)
         if config.source != "state":
-            unit = _size_of_errors(self.view, self.writers)
+            unit, of_keys = _sizes(self.view, self.writers, config.ridge)
             self._step = config.step_size / (unit if config.ridge else 1.0)
         if config.source == "tokens":
             self.synthesisers.extend(
-                TokenSynthesiser(w, backbone.width, config.hidden, self._step, unit, config.ridge, dice)
+                TokenSynthesiser(
+                    w, backbone.width, config.hidden, self._step, (unit, of_keys[w.name]), config.ridge, dice
+                )
                 for w in self.writers
             )
         elif config.source == "state":
@@ -188,14 +200,22 @@ class SyntheticGradient(Method):
         return {name: _times(cut(change, rank), self.strength) for name, change in made.items()}
 
     def objective(self, rows: Rows, done: int) -> Tensor | None:
-        """While the true gradient, or the teacher, is matched: the mean over rows and matrices of 1 - cosine to it."""
-        if done >= self.config.match_steps:
+        """While keys are aligned, their `copying_loss`; then, while the true gradient, or the teacher, is matched: the mean over
+        rows and matrices of 1 - cosine to it."""
+        if done < self.config.align_steps:
+            return self.objective_of_keys(rows)
+        if done >= self.config.align_steps + self.config.match_steps:
             return None
         made = self.changes(rows)
         with torch.no_grad():
             taught = None if self.teacher is None else self.teacher.changes(rows)
         true = taught or true_gradient(self.view, self.writers, rows)
         return 1 - torch.stack([cosine(made[w.name], true[w.name]).mean() for w in self.writers]).mean()
+
+    def objective_of_keys(self, rows: Rows) -> Tensor:
+        """The `copying_loss` of the source "tokens" on whole rows, (), differentiable in what makes keys."""
+        reading = read_prompts(self.view, self.writers, replace(rows, answer_start=rows.lengths))
+        return copying_loss(list(self.synthesisers), reading, rows)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def measure(self, rows: Rows) -> dict[str, float]:
@@ -295,10 +315,17 @@ def _choose(backbone: Backbone, config: SyntheticGradientConfig) -> tuple[Writer
 
 
 @torch.no_grad()
-def _size_of_errors(view: Backbone, writers: Sequence[Writer]) -> float:
-    """The root mean square of an error's numbers on tokens thrown by fixed dice."""
+def _sizes(view: Backbone, writers: Sequence[Writer], ridge: float) -> tuple[float, dict[str, float]]:
+    """The root mean square of an error's numbers, and of each writer's keys, on tokens thrown by fixed dice."""
     dice = torch.Generator().manual_seed(0)
     ids = torch.randint(view.vocabulary_size, (4, 32), generator=dice).to(view.device)
     lengths = torch.full((4,), 32, device=view.device)
     reading = read_prompts(view, writers, Rows(ids, lengths, lengths, 0 * lengths))
-    return float(reading.error.square().mean().sqrt())
+
+    def size(x: Tensor) -> float:
+        return float(x.square().mean().sqrt())
+
+    keys = {
+        name: size(decorrelated(x, reading.real, ridge) if ridge else x) for name, x in reading.inputs.items()
+    }
+    return size(reading.error), keys

@@ -40,7 +40,7 @@ def off_its_start(method: SyntheticGradient, seed: int) -> SyntheticGradient:
     dice = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in method.named_parameters():
-            if name.endswith(("out", "matter", "keys", "bias")) or ".ups." in name:
+            if name.endswith(("out", "matter", "keys", "scale", "bias")) or ".ups." in name:
                 tensor.copy_(torch.randn(tensor.shape, generator=dice) * (0.3 / tensor.shape[-1] ** 0.5))
     return method
 

@@ -136,7 +136,7 @@ class LiveFigure(go.FigureWidget):
                 # After the layout, which brings the axes that they are drawn on; and before the old ones go, since of a figure
                 # without traces plotly lays out no second panel, on which a line may stand.
                 self.add_traces(list(figure.data))
-                self.data = self.data[len(shown_now) :]
+                self.data = self.data[len(shown_now) :]  # type: ignore[has-type]
             self._before, self._drawn_at, self._stale = _props(figure), time.monotonic(), True
             if (
                 unsure
