@@ -49,7 +49,6 @@ RETRAINED: Mapping[str, Mapping[str, Any]] = {
     "keys not aligned": {"align_steps": 0},
     "matched first": {"match_steps": 75},
     "keys as they are": {"align_steps": 0, "ridge": 0.0, "step_size": 0.3},
-    "rank 4": {"rank": 4},
 }
 """What is trained otherwise: fields of the configuration."""
 SEEDS = 1
