@@ -39,9 +39,9 @@ report: .venv/.installed-lab  ## carries out all notebooks; one site of pages in
 # Not in a place of its own in the library: the same command trains one for any backbone and any prompts.
 synthesiser: .venv/.installed-lab  ## trains the synthesiser that is bundled with tiny-rwkv again (15 minutes)
 	$(BIN)/workbench train --run runs/synthesiser --backbone tiny-rwkv --task stories --examples 12800 --task-seed 7 \
-	  --settings longest=160 --method synthetic-gradient --steps 1600 --batch-size 8 --learning-rate 0.015 --emphasis 6 \
-	  --no-train-eos --evaluate-every 100 --validation-examples 16 --keep last --snapshot-every 100 --checkpoint-every 100 \
-	  $(ARGS)
+	  --settings longest=160 --method synthetic-gradient --method-settings align_steps=2000 --steps 2800 --schedule linear \
+	  --batch-size 8 --learning-rate 0.015 --emphasis 6 --no-train-eos --evaluate-every 200 --validation-examples 16 \
+	  --keep last --snapshot-every 200 --checkpoint-every 100 $(ARGS)
 	mkdir -p data/synthesisers/tiny-rwkv
 	cp runs/synthesiser/method/method.json runs/synthesiser/method/method.safetensors data/synthesisers/tiny-rwkv/
 

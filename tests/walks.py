@@ -347,7 +347,9 @@ def forgetting_and_prosg(person: Person) -> None:
     page.wait_for_function(f"({COLUMNS})()[0] > 20", timeout=PATIENCE)
     whole = page.evaluate(COLUMNS)
     filled = [drawn[0] for drawn in page.evaluate("window.drawnColumns") if drawn]
-    assert len(whole) == 1 and len({*filled, *whole}) > 1, f"it was drawn at {filled} tokens, not while it filled"
+    assert len(whole) == 1 and len({*filled, *whole}) > 1, (
+        f"it was drawn at {filled} tokens, not while it filled"
+    )
 
     panel.get_by_label("ProSG").select_option("error (nothing trained)")
     expect(panel.get_by_text("Written: 2 texts")).to_be_visible(timeout=PATIENCE)
@@ -366,11 +368,16 @@ def forgetting_and_prosg(person: Person) -> None:
     behind = int(re.findall(r"Read again behind token (\d+)", panel.inner_text())[0])
     assert 0 < behind < whole[0]
 
-    for name, value in (("Steps", "10"), ("Clauses", "2"), ("Words of a story", "32")):
+    for name, value in (
+        ("Steps for keys", "4"),
+        ("Steps", "10"),
+        ("Clauses", "2"),
+        ("Words of a story", "32"),
+    ):
         training.get_by_label(name, exact=True).fill(value)
         training.get_by_label(name, exact=True).press("Tab")
     training.get_by_role("button", name="Train").click()
-    expect(training.get_by_text("Finished: step 10 of 10")).to_be_visible(timeout=3 * PATIENCE)
+    expect(training.get_by_text("Finished: step 14 of 14")).to_be_visible(timeout=3 * PATIENCE)
     wait_for_points(page, MATCHING, 10)
     option = panel.get_by_label("ProSG").locator("option", has_text="0001-tiny-rwkv-tokens")
     expect(option).to_be_attached(timeout=PATIENCE)

@@ -248,13 +248,18 @@ def test_many_prompts_are_mapped_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_synthesiser_is_trained_and_can_be_switched_on(tmp_path: Path) -> None:
     """Protects the second panel and what the first makes of it: a loss and cosines by step, and a text by what was trained."""
-    panel = Synthesisers(tmp_path / "synthesisers", [RWKV], steps=3, clauses=2, length=32, batch_size=2)
+    panel = Synthesisers(
+        tmp_path / "synthesisers", [RWKV], align_steps=1, steps=2, clauses=2, length=32, batch_size=2
+    )
     panel.train()
     assert panel.wait(300) and "Finished: step 3 of 3" in panel._status.value, panel._status.value
     assert len(panel.curves.data()) == 3
     cosines = panel.curves.cosines()
     assert set(cosines["layer"]) == set(range(4)) and cosines["cosine"].between(-1, 1).all()
     assert set(cosines["step"]) >= {1, 2, 3} and len(panel.curves.figure().data) > 8
+    assert panel.curves.first == 1 and len(panel.curves.figure().data[1].x) == 2, (
+        "the answer is learnt in two"
+    )
     again = Synthesisers(tmp_path / "synthesisers", [RWKV])
     assert again.form.value == panel.form.value and len(again.curves.data()) == 3
     again.close()
@@ -291,7 +296,7 @@ def test_the_form_of_a_synthesiser_is_its_job_and_back(tmp_path: Path) -> None:
     own = tmp_path / "mine.jsonl"
     own.write_text("")
     for settings in (
-        SynthesiserSettings(clauses=3, length=60, rank=2, match_steps=4, seed=3),
+        SynthesiserSettings(clauses=3, length=60, rank=2, align_steps=7, match_steps=4, seed=3),
         SynthesiserSettings(file=str(own), source="state"),
     ):
         assert SynthesiserSettings.of(settings.job) == settings
@@ -313,7 +318,9 @@ def test_ones_own_prompts_train_a_synthesiser(tmp_path: Path) -> None:
             for n in range(30)
         )
     )
-    panel = Synthesisers(tmp_path / "synthesisers", [RWKV], steps=2, batch_size=2, file=str(own))
+    panel = Synthesisers(
+        tmp_path / "synthesisers", [RWKV], align_steps=0, steps=2, batch_size=2, file=str(own)
+    )
     panel.train()
     assert panel.wait(300) and "Finished: step 2 of 2" in panel._status.value, panel._status.value
     panel.close()

@@ -68,9 +68,17 @@ class MatchingCurves(View):
         columns = ["step", "layer", "matrix", "cosine", "highest"]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
+    @property
+    def first(self) -> int:
+        """Steps that come before the answer is learnt, each with a loss of its own."""
+        config = self.run.config["method"]["config"] if self.run is not None else {}
+        return int(config.get("align_steps", 0)) + int(config.get("match_steps", 0))
+
     def figure(self) -> go.Figure:
         """Loss and validation loss left; right a line a matrix, and their mean."""
         table, cosines, ink = self.data(), self.cosines(), INK[self.theme]
+        first, answers = self.first, table[table["step"] > self.first]
+        smoothed = answers["loss"].ewm(span=max(2, len(table) / 10), adjust=True).mean()
         figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12)
         scored = table.dropna(subset=["validation loss"]) if "validation loss" in table else table.iloc[:0]
         figure.add_scatter(
@@ -78,7 +86,7 @@ class MatchingCurves(View):
             line={"color": ink["first"], "width": 1}, row=1, col=1,
         )  # fmt: skip
         figure.add_scatter(
-            x=table["step"], y=table["smoothed"], mode="lines", name="smoothed",
+            x=answers["step"], y=smoothed, mode="lines", name="smoothed",
             line={"color": ink["first"], "width": 2.4}, row=1, col=1,
         )  # fmt: skip
         figure.add_scatter(
@@ -112,6 +120,11 @@ class MatchingCurves(View):
                 line={"color": ink["quiet"], "width": 1.4, "dash": "dash"}, row=1, col=2,
             )  # fmt: skip
         about = ["left: loss", "right: cosine of the changes to the true gradient, on validation prompts"]
+        if first and len(table):
+            figure.add_vline(x=first + 0.5, line={"color": ink["quiet"], "dash": "dot", "width": 1.5})
+            about.append(
+                "up to the dotted line keys or changes are aligned, by a loss of their own, which has no unit"
+            )
         below = lines(about, self.width)
         figure.update_layout(
             template=template(self.theme),

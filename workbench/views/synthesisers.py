@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ipywidgets as w
 
 from workbench.errors import WorkbenchError
+from workbench.tasks.encode import TextConfig
 from workbench.tasks.world.stories import LONGEST, MOST_CLAUSES, shortest
 from workbench.training.config import FitConfig
 from workbench.training.job import Job, JobConfig
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 #: Prompts that the cosine to the true gradient and the loss are measured on.
 VALIDATION = 16
 
+#: What a word that the prompt says, once, counts for in the loss.
+EMPHASIS = 6.0
+
 
 @dataclass(frozen=True)
 class SynthesiserSettings:
@@ -46,9 +50,11 @@ class SynthesiserSettings:
     """Clauses of each story's prompt."""
     length: int = field(default=90, metadata={"label": "Words of a story", "min": 20, "max": LONGEST})
     """About so many; a synthesiser is trained on short stories and asked about long ones."""
-    steps: int = field(default=200, metadata={"min": 1, "max": 100_000})
+    align_steps: int = field(default=250, metadata={"label": "Steps for keys", "min": 0, "max": 100_000})
+    """Of "tokens": so many updates come first, in which each token's key learns to find where a text says it again."""
+    steps: int = field(default=150, metadata={"min": 1, "max": 100_000})
     """Updates; each reads one batch."""
-    learning_rate: float = field(default=0.005, metadata={"label": "Learning rate", "min": 0.0})
+    learning_rate: float = field(default=0.015, metadata={"label": "Learning rate", "min": 0.0})
     """Step size of the optimiser at its height."""
     file: str = field(default="", metadata={"label": "Your own prompts"})
     """A JSONL with prompts, clauses and answers instead of stories, see wb.load_prompts."""
@@ -83,16 +89,21 @@ class SynthesiserSettings:
             else {"task": "stories", "clauses": self.clauses, "length": self.length}
         )
         names = ("source", "rank", "hidden", "match_steps", "seed")
+        method = {name: getattr(self, name) for name in names}
+        first = method["align_steps"] = self.align_steps if self.source == "tokens" else 0
         fit = FitConfig(
-            steps=self.steps,
+            steps=first + self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            evaluate_every=max(1, self.steps // 10),
+            evaluate_every=max(1, (first + self.steps) // 10),
             validation_examples=VALIDATION,
-            snapshot_every=max(1, self.steps // 10),
+            snapshot_every=max(1, (first + self.steps) // 10),
             seed=self.seed,
+            schedule="linear",
+            emphasis=EMPHASIS,
+            text=TextConfig(train_eos=bool(self.file)),
         )
-        return JobConfig(self.backbone, task, KIND, {n: getattr(self, n) for n in names}, fit)
+        return JobConfig(self.backbone, task, KIND, method, fit)
 
     @classmethod
     def of(cls, job: JobConfig) -> SynthesiserSettings:
@@ -100,11 +111,14 @@ class SynthesiserSettings:
         task, method, fit = job.task_config, job.settings, job.fit
         own = task["task"] if task.get("preset") == "clauses" else ""
         stories = {} if own else {name: task[name] for name in ("clauses", "length") if task.get(name)}
-        kept = {name: method[name] for name in ("source", "rank", "hidden", "match_steps") if name in method}
+        names = ["source", "rank", "hidden", "match_steps"]
+        if method.get("source") == "tokens":  # another source has no keys, whatever the form said
+            names.append("align_steps")
+        kept = {name: method[name] for name in names if name in method}
         return cls(
             backbone=job.backbone,
             file=str(own),
-            steps=fit.steps,
+            steps=fit.steps - int(method.get("align_steps", 0)),
             batch_size=fit.batch_size,
             learning_rate=fit.learning_rate,
             seed=fit.seed,
@@ -133,7 +147,16 @@ class Synthesisers(TrainingPanel):
         self.form: Form[SynthesiserSettings] = Form(
             SynthesiserSettings(**{"backbone": names[0]} | settings),
             {"backbone": names},
-            shown=("backbone", "source", "clauses", "length", "steps", "learning_rate", "file"),
+            shown=(
+                "backbone",
+                "source",
+                "clauses",
+                "length",
+                "align_steps",
+                "steps",
+                "learning_rate",
+                "file",
+            ),
         )
         self.curves = MatchingCurves(None, theme)
         self._drawn: tuple[Any, ...] = ()
