@@ -22,7 +22,7 @@ from workbench.analysis.clusters import measure_layers
 from workbench.analysis.projection import Projection, fit_projection
 from workbench.views.bands import COLOURS, colour_of
 from workbench.views.maps import axis_title, lines, spans
-from workbench.views.theme import INK, Theme, empty_note, heading, template
+from workbench.views.theme import INK, Theme, empty_figure, heading, template
 from workbench.views.view import View
 
 #: Nearest prompts that are asked for their value.
@@ -132,14 +132,7 @@ class ChangeMap(View):
 
     def _empty(self) -> go.Figure:
         text = self.pending or "Press Map many prompts: are those with one value of a clause neighbours?"
-        figure = go.Figure(layout={"template": template(self.theme)})
-        figure.update_layout(
-            annotations=[empty_note(text, self.theme)],
-            title=heading(_TITLE, "each point a prompt", self.theme),
-            width=self.width,
-            height=150,
-        )
-        return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+        return empty_figure(_TITLE, "each point a prompt", text, self.theme, self.width)
 
 
 def _wrapped(text: str) -> str:

@@ -22,7 +22,7 @@ from workbench.analysis.forgetting_measures import MEASURES
 from workbench.errors import unknown
 from workbench.views.bands import WIDE
 from workbench.views.maps import lines
-from workbench.views.theme import INK, Theme, empty_note, heading, template
+from workbench.views.theme import INK, Theme, empty_figure, heading, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
@@ -252,16 +252,10 @@ class ClauseMap(View):
         return f"{MET} a clause falls due and is met, {MISSED} it is missed, {OPEN} it is not due so far"
 
     def _empty(self) -> go.Figure:
-        note = empty_note(
-            "Press Generate: a text is written, and here is seen<br>what each clause still says.", self.theme
+        note = "Press Generate: a text is written, and here is seen<br>what each clause still says."
+        return empty_figure(
+            "What each clause still says", "clauses by tokens", note, self.theme, self.width, 170
         )
-        figure = go.Figure(layout={"template": template(self.theme), "annotations": [note]})
-        figure.update_layout(
-            title=heading("What each clause still says", "clauses by tokens", self.theme),
-            width=self.width,
-            height=170,
-        )
-        return figure.update_xaxes(visible=False).update_yaxes(visible=False)
 
 
 def said(seen: Forgetting) -> str:

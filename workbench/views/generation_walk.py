@@ -24,7 +24,7 @@ from workbench.views.bands import WIDE, colour_of
 from workbench.views.cloud import cloud_traces
 from workbench.views.maps import head, lines, spans, with_slider
 from workbench.views.page import figure_part
-from workbench.views.theme import INK, Theme, empty_note, heading, template
+from workbench.views.theme import INK, Theme, empty_figure, heading, template
 from workbench.views.traces import as_traces
 from workbench.views.view import View
 
@@ -318,17 +318,11 @@ class GenerationWalk(View):
         return lines(parts, self.width)
 
     def _empty(self) -> go.Figure:
-        note = empty_note(
-            "Choose a text and press Write on: its path grows here,<br>token by token, as the model writes.",
-            self.theme,
+        note = (
+            "Choose a text and press Write on: its path grows here,<br>token by token, as the model writes."
         )
-        figure = go.Figure(layout={"template": template(self.theme), "annotations": [note]})
-        figure.update_layout(
-            title=heading("A text as it is written", "the path of a generation on the map", self.theme),
-            width=self.width,
-            height=300,
-        )
-        return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+        below = "the path of a generation on the map"
+        return empty_figure("A text as it is written", below, note, self.theme, self.width, 300)
 
 
 def _short(token: str) -> str:

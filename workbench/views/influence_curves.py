@@ -21,7 +21,7 @@ from workbench.analysis.forgetting_measures import MEASURES
 from workbench.views.bands import WIDE
 from workbench.views.clause_map import LEFT, MOST, RIGHT, as_texts
 from workbench.views.maps import lines
-from workbench.views.theme import INK, Theme, colours, empty_note, heading, template
+from workbench.views.theme import INK, Theme, colours, empty_figure, heading, template
 from workbench.views.view import View
 
 if TYPE_CHECKING:
@@ -182,12 +182,7 @@ class InfluenceCurves(View):
         )
 
     def _empty(self) -> go.Figure:
-        label = MEASURES["influence"].label
-        note = empty_note(f"The {label} is drawn here, token by token.", self.theme)
-        figure = go.Figure(layout={"template": template(self.theme), "annotations": [note]})
-        figure.update_layout(
-            title=heading("What the whole prompt still says", "while a text goes on", self.theme),
-            width=self.width,
-            height=150,
+        note = f"The {MEASURES['influence'].label} is drawn here, token by token."
+        return empty_figure(
+            "What the whole prompt still says", "while a text goes on", note, self.theme, self.width
         )
-        return figure.update_xaxes(visible=False).update_yaxes(visible=False)

@@ -152,3 +152,12 @@ def empty_note(text: str, theme: Theme = "light") -> dict[str, object]:
         "align": "center",
         "font": {"size": 13, "color": INK[theme]["quiet"]},
     }
+
+
+def empty_figure(
+    title: str, below: str, note: str, theme: Theme = "light", width: int = 860, height: int = 150
+) -> go.Figure:
+    """A figure with nothing to draw yet: what it will be, and the sentence that says how."""
+    figure = go.Figure(layout={"template": template(theme), "annotations": [empty_note(note, theme)]})
+    figure.update_layout(title=heading(title, below, theme), width=width, height=height)
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from workbench.views.bands import WIDE
 from workbench.views.maps import lines
-from workbench.views.theme import Theme, colours, empty_note, heading, template
+from workbench.views.theme import Theme, colours, empty_figure, heading, template
 from workbench.views.view import View
 
 _COLUMNS = ["layer", "matrix", "norm", "relative", "cosine"]
@@ -120,11 +120,5 @@ class WeightChange(View):
         return figure
 
     def _empty(self) -> go.Figure:
-        note = empty_note("Switch ProSG on, and see here what it changes in each matrix.", self.theme)
-        figure = go.Figure(layout={"template": template(self.theme), "annotations": [note]})
-        figure.update_layout(
-            title=heading(_TITLE, "norms, directions, and the true gradient", self.theme),
-            width=self.width,
-            height=150,
-        )
-        return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+        note = "Switch ProSG on, and see here what it changes in each matrix."
+        return empty_figure(_TITLE, "norms, directions, and the true gradient", note, self.theme, self.width)
