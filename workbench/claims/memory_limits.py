@@ -2,6 +2,7 @@
 
     ablate     ranks, matrices and layers of the change, of methods as they were trained
     retrain    trained anew with one thing otherwise, on some of the seeds
+    run_bundled    the synthesiser that comes with a backbone
     mislead    a clause that contradicts another, a text that has nothing to do with the prompt, a second prompt, too large a step
 
 Stories are those that P2 is measured on (`memory.tried_on`).
@@ -32,17 +33,20 @@ from workbench.claims.memory import (
     train,
     tried_on,
 )
+from workbench.data import SYNTHESISERS
 from workbench.methods.injection import NOTHING, Injection
-from workbench.methods.method import load_method
+from workbench.methods.method import Method, load_method
 from workbench.methods.rows import Rows
-from workbench.methods.synthetic_gradient import SyntheticGradient
+from workbench.methods.synthetic_gradient import SyntheticGradient, bundled_synthesiser
 from workbench.tasks import world
 from workbench.tasks.encode import continuation_ids
 from workbench.tasks.world.lexicon import VALUE_SETS
 from workbench.tasks.world.phrases import KINDS, PROHIBITIONS
+from workbench.tasks.world.sample import Split
 from workbench.tasks.world.stories import CLOSING
 from workbench.training.run import Run
 
+SPLITS: tuple[Split, ...] = ("train", "test")
 RANKS = (1, 2, 4, 8, 16)
 LARGE = (2.0, 3.0, 5.0)
 RETRAINED: Mapping[str, Mapping[str, Any]] = {
@@ -90,20 +94,7 @@ def run_retrained(
             ) -> dict[str, Any]:
                 run = home / "runs" / f"{TOKENS}, {change}-{seed}-{config.steps}-{config.hidden}"
                 method, seconds = train(config, backbone, TOKENS, seed, run, **fields)
-                rows, hard = (
-                    tried_on(config, backbone, seed),
-                    hard_cells(backbone, 6 * config.cases, 500 + seed),
-                )
-                plain, curve = told(backbone, rows).nats(), []
-                for strength in STRENGTHS[TOKENS]:
-                    scores = told(backbone, rows, at_strength(backbone, TOKENS, method, strength))
-                    curve.append(
-                        {
-                            "strength": strength,
-                            "memory": memory(scores, hard)[0],
-                            "price": scores.nats() - plain,
-                        }
-                    )
+                curve = _curve(config, backbone, method, seed)
                 looks = [line["validation"] for line in Run(run).metrics() if line.get("validation")]
                 cosines = {key: value for key, value in looks[-1].items() if key.startswith("cosine")}
                 return {"curve": curve, "cosines": cosines, "training_seconds": seconds}
@@ -111,6 +102,41 @@ def run_retrained(
             depends = depends_on(config, backbone, TOKENS) + repr(sorted(fields.items())).encode()
             found.setdefault(change, []).append(keep(home, change, seed, depends, make)[0].facts)
     return found
+
+
+def run_bundled(config: MemoryConfig, name: str, folder: Path, device: str = "auto") -> list[dict[str, Any]]:
+    """The curve of the synthesiser that comes with a backbone, trained for longer (`make synthesiser`), seed by seed."""
+    backbone = load_backbone(name, device=device)
+    home, weights = Path(folder) / "memory" / backbone.name.replace("/", "_"), SYNTHESISERS / backbone.name
+    if not weights.is_dir():
+        return []
+    depends = depends_on(config, backbone, TOKENS) + (weights / "method.safetensors").read_bytes()
+    found = []
+    for seed in config.numbers:
+
+        def make(seed: int = seed) -> dict[str, Any]:
+            method = bundled_synthesiser(backbone)
+            curves = {split: _curve(config, backbone, method, seed, split) for split in SPLITS}
+            return {split: {str(p.pop("strength")): p for p in curve} for split, curve in curves.items()}
+
+        found.append(keep(home, "bundled", seed, depends, make)[0].facts)
+    return found
+
+
+def _curve(
+    config: MemoryConfig, backbone: Backbone, method: Method, seed: int, split: Split = "train"
+) -> list[dict[str, float]]:
+    """Memory and price of a trained method by strength."""
+    rows, hard = (
+        tried_on(config, backbone, seed, split),
+        hard_cells(backbone, 6 * config.cases, 500 + seed),
+    )
+    plain, curve = told(backbone, rows).nats(), []
+    for strength in STRENGTHS[TOKENS]:
+        scores = told(backbone, rows, at_strength(backbone, TOKENS, method, strength))
+        share, price = memory(scores, hard)[0], scores.nats() - plain
+        curve.append({"strength": strength, "memory": share, "price": price})
+    return curve
 
 
 def ablate(config: MemoryConfig, backbone: Backbone, method: SyntheticGradient, seed: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from workbench.claims.memory import (
     map_of_seeds,
     run_memory,
 )
-from workbench.claims.memory_limits import run_limits, run_retrained
+from workbench.claims.memory_limits import run_bundled, run_limits, run_retrained
 from workbench.claims.statistics import Estimate, mean, weakest
 from workbench.claims.study import Progress
 
@@ -89,6 +89,8 @@ class ProSGKeeps(Claim):
             anew = run_retrained(config, cell.backbone, self._runs, self._device)
             found[cell.backbone] = {name: _spread([facts[name] for facts in each]) for name in each[0]}
             found[cell.backbone]["retrained"] = anew
+            longer = run_bundled(config, cell.backbone, self._runs, self._device)
+            found[cell.backbone]["bundled"] = _spread(longer) if longer else None
         return found
 
 
