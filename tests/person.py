@@ -14,6 +14,9 @@ from tests.lab import Lab
 
 #: Milliseconds. Generous, because a machine that runs this may do other work; nothing waits this long when all is well.
 PATIENCE = 120_000
+expect.set_options(
+    timeout=PATIENCE / 4
+)  # Playwright's own five seconds are little on a machine that does other work
 
 #: What JupyterLab itself writes to the console where all is well, and why that is no fault of a notebook.
 HARMLESS = re.compile(
