@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
@@ -152,11 +151,9 @@ def prior_and_posterior(person: Person) -> None:
     shown = re.findall(r"step \d+", title.text_content() or "")[0]
     assert shown != "step 0"
     expect(opened.locator(".gtitle")).to_contain_text(shown)
-    for _ in range(PATIENCE // 10_000):  # a page that is still being drawn does not feel a click
-        opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})  # near its beginning
-        with suppress(AssertionError):
-            expect(opened.locator(".gtitle")).not_to_contain_text(f"{shown};", timeout=5000)
-            break
+    # plotly draws its slider first and brings the steps after it
+    opened.wait_for_function("document.querySelector('.js-plotly-plot')._transitionData._frames.length > 1")
+    opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})  # near its beginning
     expect(opened.locator(".gtitle")).not_to_contain_text(f"{shown};")
     opened.close()
     person.sees_no_error()

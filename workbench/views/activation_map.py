@@ -166,7 +166,7 @@ class ActivationMap(View):
             )
             for place in traces.places
         ]
-        return with_slider(figure, "", traces.places.index(self.shown), self.theme, redraw=True)
+        return with_slider(figure, "", traces.places.index(self.shown), self.theme)
 
     def part(self) -> str:
         """The figure with its slider, as a piece of a page."""

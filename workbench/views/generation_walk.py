@@ -184,7 +184,7 @@ class GenerationWalk(View):
             for step in range(self.last + 1)
         ]
         now = self.last if self.step is None else min(self.step, self.last)
-        return with_slider(figure, "token ", now, self.theme, redraw=True, below=112)
+        return with_slider(figure, "token ", now, self.theme, below=112)
 
     def part(self) -> str:
         """The figure with its slider, as a piece of a page."""
