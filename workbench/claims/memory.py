@@ -215,17 +215,25 @@ def run_memory(
 
 
 def train(
-    config: MemoryConfig, backbone: Backbone, name: str, seed: int, run: Path, **fields: Any
+    config: MemoryConfig,
+    backbone: Backbone,
+    name: str,
+    seed: int,
+    run: Path,
+    teacher: SyntheticGradient | None = None,
+    **fields: Any,
 ) -> tuple[Method, float]:
     """A method trained on stories, in a run directory that is gone on with, and the seconds that its updates took.
 
-    fields: of the method's configuration, other than the study's own.
+    teacher: of a synthetic gradient that matches first. fields: of the method's configuration, other than the study's own.
     """
     steps = config.steps if name not in ("prompt-bias", "pointer-cache") else max(1, config.steps // 4)
     rate = dict(config.rates)[name]
     task = load_task("stories", n=steps * config.batch_size, seed=100 + seed, longest=config.longest)
     method = make(config, backbone, name, seed, **fields)
-    before = method.config.align_steps if isinstance(method, SyntheticGradient) else 0
+    before = 0
+    if isinstance(method, SyntheticGradient):
+        method.teacher, before = teacher, method.config.align_steps
     settings = FitConfig(
         steps=before + steps,
         schedule="linear" if before else "cosine",  # after a half-cosine's first stage little would be left

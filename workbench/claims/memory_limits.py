@@ -21,6 +21,7 @@ from workbench.backbones.linear_outputs import LowRank
 from workbench.backbones.score import StoryRow, story_rows
 from workbench.claims.kept import keep
 from workbench.claims.memory import (
+    STATE,
     STRENGTHS,
     TOKENS,
     MemoryConfig,
@@ -55,6 +56,11 @@ RETRAINED: Mapping[str, Mapping[str, Any]] = {
     "keys as they are": {"align_steps": 0, "ridge": 0.0, "step_size": 0.3},
 }
 """What is trained otherwise: fields of the configuration."""
+TAUGHT: Mapping[str, Mapping[str, Any]] = {
+    "state, taught": {"match_steps": 150},
+    "state, taught, rank 16": {"match_steps": 150, "rank": 16},
+}
+"""The source "state" with the trained "tokens" as teacher in half of its updates."""
 SEEDS = 1
 """How many seeds that is done for: one says what is large, not how sure it is."""
 
@@ -86,14 +92,17 @@ def run_retrained(
     backbone = load_backbone(name, device=device)
     home = Path(folder) / "memory" / backbone.name.replace("/", "_")
     found: dict[str, list[dict[str, Any]]] = {}
-    for change, fields in RETRAINED.items():
+    for change, fields in {**RETRAINED, **TAUGHT}.items():
         for seed in config.numbers[:SEEDS]:
 
             def make(
                 seed: int = seed, change: str = change, fields: Mapping[str, Any] = fields
             ) -> dict[str, Any]:
-                run = home / "runs" / f"{TOKENS}, {change}-{seed}-{config.steps}-{config.hidden}"
-                method, seconds = train(config, backbone, TOKENS, seed, run, **fields)
+                of, teacher = (STATE, TOKENS) if change in TAUGHT else (TOKENS, None)
+                run = home / "runs" / f"{of}, {change}-{seed}-{config.steps}-{config.hidden}"
+                taught_by = load_method(run_of(config, home, teacher, seed), backbone) if teacher else None
+                assert taught_by is None or isinstance(taught_by, SyntheticGradient)
+                method, seconds = train(config, backbone, of, seed, run, taught_by, **fields)
                 curve = _curve(config, backbone, method, seed)
                 looks = [line["validation"] for line in Run(run).metrics() if line.get("validation")]
                 cosines = {key: value for key, value in looks[-1].items() if key.startswith("cosine")}

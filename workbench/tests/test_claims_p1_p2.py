@@ -165,7 +165,9 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(limits, "RANKS", (1,))
     monkeypatch.setattr(limits, "LARGE", (2.0,))
     study.hard_cells.cache_clear()
-    config = MemoryConfig(seeds=2, steps=2, batch_size=2, longest=40, hidden=4, stories=1, cases=8)
+    config = MemoryConfig(
+        seeds=2, steps=2, align_steps=1, batch_size=2, longest=40, hidden=4, stories=1, cases=8
+    )
     (cell,) = study.run_memory(config, tmp_path)
     assert [len(cell.facts(name)) for name in (PLAIN, TOKENS, "error")] == [2, 2, 2]
     facts = cell.facts(TOKENS)[0]
@@ -181,11 +183,14 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     assert torch.tensor(again.at(TOKENS, 9.0)).shape == (2,)
 
     monkeypatch.setattr(limits, "RETRAINED", {"rank 1": {"rank": 1}})
+    monkeypatch.setattr(limits, "TAUGHT", {"taught": {"match_steps": 1}})
     monkeypatch.setattr(limits, "SEEDS", 1)
     each = limits.run_limits(config, "tiny-rwkv", tmp_path)
     assert len(each) == 2 and set(each[0]) == {"ablations", "harm"}
     assert each == limits.run_limits(config, "tiny-rwkv", tmp_path)
-    (rank_one,) = limits.run_retrained(config, "tiny-rwkv", tmp_path)["rank 1"]
+    anew = limits.run_retrained(config, "tiny-rwkv", tmp_path)
+    (rank_one,), (taught,) = anew["rank 1"], anew["taught"]
+    assert len(taught["curve"]) == len(STRENGTHS[TOKENS]) and taught["curve"] != rank_one["curve"]
     assert len(rank_one["curve"]) == len(STRENGTHS[TOKENS]) and rank_one["cosines"]
     study.hard_cells.cache_clear()
 
