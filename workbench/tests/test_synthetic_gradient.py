@@ -431,7 +431,7 @@ def test_the_bundled_synthesiser_keeps_what_the_plain_model_loses() -> None:
     """Protects the notebook's first picture: on stories of neither training, with many clauses, at next to no price."""
     backbone = load_backbone("tiny-rwkv", device="cpu")
     method = bundled_synthesiser(backbone)
-    rows = story_rows(backbone.tokenizer, [(12, 100), (16, 120)] * 6, "train", seed=90)
+    rows = story_rows(backbone.tokenizer, [(12, 160), (16, 210)] * 6, "train", seed=90)
     plain, ours = told(backbone, rows), told(backbone, rows, method.injection())
     assert len(plain.recalls) > 150
     assert ours.share() > plain.share() + 0.1
