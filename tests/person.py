@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,15 @@ class Person:
         """Reloads the page, and waits for the notebook."""
         self.page.reload()
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=PATIENCE)
+
+    @contextmanager
+    def opens_report(self, name: str) -> Iterator[Page]:
+        """A page that the notebook has saved in `reports`, beside the notebook until the block ends."""
+        path = (self.lab.folder / self.notebook).parents[1] / "reports" / name
+        opened = self.page.context.browser.new_page()  # type: ignore[union-attr]
+        opened.goto(path.as_uri())
+        yield opened
+        opened.close()
 
     def cells(self) -> list[dict[str, Any]]:
         """The code cells, as they were last saved."""

@@ -144,18 +144,12 @@ def prior_and_posterior(person: Person) -> None:
         page.locator(MAP).locator(".modebar-btn[data-title*='png' i]").click(force=True)
     assert picture.value.path().read_bytes().startswith(b"\x89PNG")
     person.runs_the_cell("panel.landscape.save")
-    opened = page.context.browser.new_page()  # type: ignore[union-attr]
-    opened.goto(
-        (person.lab.folder / person.notebook).parents[1].joinpath("reports/prior_posterior.html").as_uri()
-    )
     shown = re.findall(r"step \d+", title.text_content() or "")[0]
     assert shown != "step 0"
-    expect(opened.locator(".gtitle")).to_contain_text(shown)
-    # plotly draws its slider first and brings the steps after it
-    opened.wait_for_function("document.querySelector('.js-plotly-plot')._transitionData._frames.length > 1")
-    opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})  # near its beginning
-    expect(opened.locator(".gtitle")).not_to_contain_text(f"{shown};")
-    opened.close()
+    with person.opens_report("prior_posterior.html") as opened:
+        expect(opened.locator(".gtitle")).to_contain_text(shown)
+        _slide_to_the_beginning(opened)
+        expect(opened.locator(".gtitle")).to_contain_text("step 0;")
     person.sees_no_error()
 
     person.save()
@@ -266,15 +260,12 @@ def activation_space(person: Person) -> None:
         page.locator(MAP).locator(".modebar-btn[data-title*='png' i]").click(force=True)
     assert picture.value.path().read_bytes().startswith(b"\x89PNG")
     person.runs_the_cell("panel.map.save")
-    reports = (person.lab.folder / person.notebook).parents[1] / "reports"
-    opened = page.context.browser.new_page()  # type: ignore[union-attr]
-    opened.goto((reports / "activation_space.html").as_uri())
-    expect(opened.locator(".gtitle")).to_contain_text("layer 1", timeout=PATIENCE)
-    opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})  # near its beginning
-    expect(opened.locator(".gtitle")).to_contain_text("layer 0", timeout=PATIENCE)
-    opened.goto((reports / "generation.html").as_uri())
-    expect(opened.locator(".slider-rail-touch-rect")).to_be_visible(timeout=PATIENCE)
-    opened.close()
+    with person.opens_report("activation_space.html") as opened:
+        expect(opened.locator(".gtitle")).to_contain_text("layer 1", timeout=PATIENCE)
+        _slide_to_the_beginning(opened)
+        expect(opened.locator(".gtitle")).to_contain_text("layer 0", timeout=PATIENCE)
+    with person.opens_report("generation.html") as opened:
+        expect(opened.locator(".slider-rail-touch-rect")).to_be_visible(timeout=PATIENCE)
     person.sees_no_error()
 
     person.save()
@@ -306,6 +297,12 @@ def lasso(page: Page, points: list[dict[str, Any]]) -> None:
     for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 2)):
         page.mouse.move(x, y, steps=6)
     page.mouse.up()
+
+
+def _slide_to_the_beginning(opened: Page) -> None:
+    """Presses a saved page's slider near its beginning, once plotly, which draws it first, has brought the steps."""
+    opened.wait_for_function("document.querySelector('.js-plotly-plot')._transitionData._frames.length > 1")
+    opened.locator(".slider-rail-touch-rect").click(position={"x": 6, "y": 10})
 
 
 def _box(points: list[dict[str, Any]]) -> tuple[float, float, float, float]:
@@ -390,11 +387,8 @@ def forgetting_and_prosg(person: Person) -> None:
     )
 
     person.runs_the_cell("panel.clauses.save")
-    reports = (person.lab.folder / person.notebook).parents[1] / "reports"
-    opened = page.context.browser.new_page()  # type: ignore[union-attr]
-    opened.goto((reports / "clauses.html").as_uri())
-    expect(opened.locator(".annotation-text", has_text=f"read again behind {behind}")).to_be_visible()
-    opened.close()
+    with person.opens_report("clauses.html") as opened:
+        expect(opened.locator(".annotation-text", has_text=f"read again behind {behind}")).to_be_visible()
     person.sees_no_error()
 
     person.save()

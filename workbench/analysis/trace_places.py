@@ -11,12 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from workbench.analysis.surroundings import EMBEDDINGS
-from workbench.backbones import rwkv
 from workbench.backbones.backbone import Backbone
-from workbench.backbones.states import RwkvReader, check_layers, state_sizes
+from workbench.backbones.states import check_layers, state_sizes
 from workbench.errors import WorkbenchError, unknown
 
 #: The last block's output.
@@ -69,8 +66,3 @@ def state_number(place: str) -> int | None:
     """0 for "state 0"; None for what is no state."""
     number = re.fullmatch(r"state (\d+)", place)
     return int(number[1]) if number else None
-
-
-def state_vectors(state: rwkv.State, layer: int) -> Tensor:
-    """(B, n) as `states.read_state` gives it; what looks into traces asks that now."""
-    return RwkvReader().read(state, layer)

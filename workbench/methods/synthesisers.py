@@ -23,6 +23,7 @@ from workbench.methods.prompt_gradient import PromptReading, decorrelated
 from workbench.methods.rows import Rows
 
 SHARPNESS = 8.0
+"""By what answers of keys are multiplied to be logits: one that is right, 1 where the others are 0, is then nearly sure."""
 
 
 def error_change(reading: PromptReading, writer: Writer, step_size: float, ridge: float = 0.0) -> LowRank:
@@ -100,7 +101,7 @@ def copying_loss(synthesisers: Sequence[TokenSynthesiser], reading: PromptReadin
 
     Where the token that stands once in the prompt, behind position t, comes next at s, k̂_tᵀ x_s shall be 1, and k̂_uᵀ x_s be 0 for
     every other u and at every other s: squares are summed over the prompt, and the mean over such s and that over all others are
-    added. That alone learns first which tokens could come, and late which does, so the cross-entropy of t among the prompt's
+    added. That alone learns which tokens could come long before it learns which does, so the cross-entropy of t among the prompt's
     positions, with `SHARPNESS` times k̂ᵀ x_s for logits, is added as well. The mean over writers is taken. No run of the backbone
     backwards is needed, which the loss of answers does need.
 
