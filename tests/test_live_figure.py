@@ -69,6 +69,29 @@ from workbench.views import NAME
 wb.load_backbone("tiny-llama"), wb.load_task("find-person")  # the libraries are read now, not while it is measured
 NAME("runs", backbones=["tiny-llama"], SETTINGS)"""
 
+#: Figures that are drawn on while the page makes them: each at a moment of its own, and twice more at the end, every time
+#: with another number of traces.
+BUSY, APART = 16, 0.1
+BUILDING = f"""import threading, time, ipywidgets, plotly.graph_objects as go
+from workbench.views import LiveFigure
+
+def drawing(traces, title):
+    lines = [go.Scatter(y=[n, n + 1], name=f"{{n}} of {{traces}}") for n in range(traces)]
+    return go.Figure(lines, layout={{"title": {{"text": title}}, "height": 150}})
+
+def draw_on(live, seconds):
+    time.sleep(seconds)
+    live.draw(drawing(5, "second"))
+    time.sleep(5)
+    live.draw(drawing(1, "third"))
+    time.sleep(3)
+    live.draw(drawing(3, "last"))
+
+lives = [LiveFigure(drawing(2, "first")) for _ in range({BUSY})]
+for n, live in enumerate(lives):
+    threading.Thread(target=draw_on, args=(live, {APART} * n)).start()
+ipywidgets.VBox(lives)"""
+
 #: Notes when a key goes down, and when the figure with a title has been drawn (the frame after plotly says so).
 LISTEN = """() => {
   const plot = document.querySelector('.js-plotly-plot');
@@ -154,6 +177,25 @@ def test_a_panel_leaves_the_kernel_free_while_it_trains(
     with capsys.disabled():
         print(f"\n{kernel}: {panel} held the kernel up for {held:.3f} s at most while it trained")
     assert held <= HELD_UP_LOADED
+    person.sees_no_error()
+
+
+def test_figures_that_are_drawn_on_while_the_page_makes_them(
+    place: Path, kernel: str, lab: Lab, person: Person
+) -> None:
+    """Protects a panel whose first drawings come as it appears: each ends as it was drawn last."""
+    write(place / "building.ipynb", kernel, BUILDING)
+    person.open((place / "building.ipynb").relative_to(lab.folder))
+    person.run_all()
+    ended = "plots => plots.map(plot => [plot.layout.title.text, plot.data.map(trace => trace.name).join()])"
+    wanted = [["last", "0 of 3,1 of 3,2 of 3"]] * BUSY
+    figures = person.page.locator(".js-plotly-plot")
+    expect(figures).to_have_count(BUSY, timeout=PATIENCE)
+    for _ in range(60):
+        if (shown := figures.evaluate_all(ended)) == wanted:
+            break
+        person.page.wait_for_timeout(500)
+    assert shown == wanted
     person.sees_no_error()
 
 

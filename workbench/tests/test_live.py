@@ -1,4 +1,4 @@
-"""The three traps of live figures, each from its own reproduction: threads, a reloaded page, a cell that runs.
+"""The traps of live figures, each from its own reproduction: threads, a page that comes or comes again, a cell that runs.
 
 The unit tests of `LiveFigure` are in test_views.py. Here stand the faults themselves: the same check is made of a
 bare or broken variant, which must fail it.
@@ -140,6 +140,21 @@ def test_a_page_that_asks_again_while_drawings_come_gets_a_whole_and_new_one() -
     )
 
 
+def test_a_page_that_is_about_to_show_a_figure_asks_and_is_told_all_of_it() -> None:
+    """Protects a drawing that comes while the page makes the figure: the browser's side of it is in tests/."""
+    live = LiveFigure(FIGURES[0])
+    sent: list[tuple[str, Any]] = []
+    live.observe(lambda change: sent.append((change["name"], change["new"])), ["_edition", "_widget_data"])
+    live.draw(FIGURES[5])
+    live.flush()
+    assert live._edition % 2 == 1, "the traits are behind, and a page must not begin with them"
+    live.set_state({"_asked": 1})
+    assert live._edition % 2 == 0 and len(live._widget_data[0]["x"]) == 7
+    assert [name for name, _ in sent] == ["_edition", "_widget_data", "_edition"], "the word comes last"
+    live.set_state({"_asked": 2})
+    assert sent[-1] == ("_edition", 4), "who asks is answered, whether anything was drawn or not"
+
+
 # Trap 3: while a cell runs, no callback does, whatever ipykernel promises of subshells
 
 SETUP = """
@@ -211,7 +226,6 @@ def test_a_drawing_does_not_wait_for_the_refresh_of_the_one_before() -> None:
     """Protects a slider: its next move comes within the second after which the page's copy is brought up to date."""
     first, second = (go.Figure(go.Scatter(x=[1.0], y=[height])) for height in (1.0, 2.0))
     live = LiveFigure(first)
-    live.set_state({})  # a page listens
     live.draw(second)
     live.flush()
     live._trace_edit_in_process = False  # and has drawn

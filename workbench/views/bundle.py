@@ -37,7 +37,10 @@ export default () => ({
 """
 )
 
-#: What a figure is made of in the page: plotly's own widget, begun as soon as the code is there.
+#: What a figure is made of in the page: plotly's own widget, begun as soon as the code is there. It is shown with the
+#: traits that the kernel sends when it is asked for them: drawings that were sent before are in them, and those that are
+#: sent later find it there. A kernel that is busy does not answer; then half a second is waited, and longer only while the
+#: traits are behind a drawing (an odd edition, see live.py).
 WAITS = (
     _SHARED
     + """
@@ -45,15 +48,29 @@ export default () => {
   const there = shared.there;
   let begun;
   const begin = context => begun ??= shared.code.then(async make => {
-    // what was sent while the code was read is applied first: a widget begins with the state that there is then
-    if (!there) await new Promise(done => setTimeout(done, 250));
     const widget = make();
     await widget.initialize(context);
     return widget;
   });
+  const newest = (model, show) => new Promise((done, failed) => {
+    let patience = 20, timer;
+    const end = () => {
+      model.off("change:_edition", answered);
+      clearInterval(timer);
+      Promise.resolve(show()).then(done, failed);  // at once, before the next message comes in
+    };
+    const answered = () => { if (model.get("_edition") % 2 === 0) end(); };
+    model.on("change:_edition", answered);
+    timer = setInterval(() => { if (model.get("_edition") % 2 === 0 || --patience === 0) end(); }, 500);
+    model.set("_asked", model.get("_asked") + 1);
+    model.save_changes();
+  });
   return {
     async initialize(context) { const done = begin(context); if (there) await done; },
-    async render(context) { return (await begin(context)).render(context); },
+    async render(context) {
+      const widget = await begin(context);
+      return newest(context.model, () => widget.render(context));
+    },
   };
 };
 """

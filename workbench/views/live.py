@@ -1,6 +1,6 @@
 """A plotly figure that threads may draw on while a notebook shows it. Knows nothing of runs or training.
 
-Six things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
+Seven things go wrong with a bare `FigureWidget` that a thread updates, and this wrapper is where they are put right:
 
 - It is not thread-safe. Two threads that draw, or one that draws while the browser's answer to an earlier
   drawing comes in, lose updates. Here one lock is held by both directions.
@@ -8,6 +8,8 @@ Six things go wrong with a bare `FigureWidget` that a thread updates, and this w
   are filled on construction only; later changes travel as one-off messages, and the browser's own copy of the
   traits does not keep them either (each read of it is a fresh clone). Here the traits are brought up
   to date when a page asks for them, and soon after every drawing.
+- A drawing that is sent while a page makes the figure is lost on it, or half of it is, and the next one changes traces
+  that are not there. Here a page asks when it is about to show the figure, and begins with the answer (`bundle.py`).
 - It tells the browser of itself while it is still empty, and sends its traces in a second message; where the browser
   is slow (5 MB of JavaScript are read first) the figure is drawn before that message, and stays empty for good,
   since the browser's side draws the traits once. Here it is made known when it is complete.
@@ -32,7 +34,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
-from traitlets import observe
+from traitlets import Int, observe
 
 from workbench.views.bundle import WAITS, bundle
 from workbench.views.theme import CSS
@@ -58,6 +60,10 @@ class LiveFigure(go.FigureWidget):
 
     _esm = WAITS  # plotly's own code comes once a page, see bundle.py
     _css = CSS  # by which a figure of class `wb-light` follows JupyterLab's theme
+    #: How often the traits were brought up to date, twice; and one more while they are behind what is shown.
+    _edition = Int().tag(sync=True)
+    #: A page sets it when it is about to show the figure.
+    _asked = Int().tag(sync=True)
     on_brush: Callable[[list[NDArray[np.float64]]], None] | None = None
 
     def __init__(self, figure: go.Figure) -> None:
@@ -68,7 +74,6 @@ class LiveFigure(go.FigureWidget):
         self._drawn_at = -PATIENCE
         self._stale = False
         self._drawer: threading.Thread | None = None
-        self._heard = False  # whether the page has answered since it last asked for the whole state
         self._complete = False
         super().__init__(figure)
         self._config = {"displaylogo": False}
@@ -124,7 +129,8 @@ class LiveFigure(go.FigureWidget):
             figure, self._pending = self._pending, None
             if figure is None:
                 return
-            unsure = not self._heard or self._trace_edit_in_process
+            unanswered = self._trace_edit_in_process
+            self._edition |= 1
             shown_now: tuple[Any, ...] = self.data  # type: ignore[has-type]
             same = [trace.type for trace in figure.data] == [trace.type for trace in shown_now]
             with self.batch_update():
@@ -138,9 +144,7 @@ class LiveFigure(go.FigureWidget):
                 self.add_traces(list(figure.data))
                 self.data = self.data[len(shown_now) :]  # type: ignore[has-type]
             self._before, self._drawn_at, self._stale = _props(figure), time.monotonic(), True
-            if (
-                unsure
-            ):  # a page that is still being built drops the drawing, and begins with these traits instead
+            if unanswered:  # perhaps there is no page yet, and one that comes cannot ask, as a cell runs
                 self.refresh()
 
     def refresh(self) -> None:
@@ -149,6 +153,7 @@ class LiveFigure(go.FigureWidget):
             self._stale = False
             self._widget_layout = deepcopy(self._layout_obj._props)
             self._widget_data = deepcopy(self._data)
+            self._edition = (self._edition | 1) + 1  # last, since it says that the others have come
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         """The widget's synced state: never half of a drawing, and never an old one when a page asks for all of it."""
@@ -159,9 +164,9 @@ class LiveFigure(go.FigureWidget):
                 values = {
                     "_widget_layout": deepcopy(self._layout_obj._props),
                     "_widget_data": deepcopy(self._data),
+                    "_edition": self._edition + (self._edition & 1),
                 }
                 self._trait_values.update(values)
-                self._heard = False
             return super().get_state(key=key, drop_defaults=drop_defaults)
 
     def _brushed(self, change: Any) -> None:
@@ -217,8 +222,10 @@ class LiveFigure(go.FigureWidget):
     def _hear(self) -> None:
         """Applies what the browser has said, under the lock."""
         while self._said:
-            super().set_state(self._said.popleft())
-            self._heard = True
+            said = self._said.popleft()
+            super().set_state(said)
+            if "_asked" in said:
+                self.refresh()
             self._turn.notify_all()  # it may be the answer that the next drawing waits for
 
 
