@@ -175,10 +175,14 @@ class MemoryCell(StoriesCell):
 
     def at(self, method: str, price: float) -> Floats:
         """(seeds,) the most memory at that price or less; the plain backbone's where no strength is so cheap."""
+        return self.best([facts["curve"] for facts in self.facts(method)], price)
+
+    def best(self, curves: Sequence[Sequence[Mapping[str, float]]], price: float) -> Floats:
+        """The same, of any curves over strengths, one for each seed."""
         plain = [facts["curve"][0]["memory"] for facts in self.facts(PLAIN)]
         found = []
-        for least, facts in zip(plain, self.facts(method), strict=True):
-            found.append(max([least, *(p["memory"] for p in facts["curve"] if p["price"] <= price)]))
+        for least, curve in zip(plain, curves, strict=True):
+            found.append(max([least, *(p["memory"] for p in curve if p["price"] <= price)]))
         return np.array(found)
 
     def common(self, config: MemoryConfig) -> dict[str, Any]:

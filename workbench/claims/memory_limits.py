@@ -2,6 +2,7 @@
 
     ablate     ranks, matrices and layers of the change, of methods as they were trained
     retrain    trained anew with one thing otherwise, on some of the seeds
+    run_longer    baselines that are trained for as many updates as "tokens"
     run_bundled    the synthesiser that comes with a backbone
     mislead    a clause that contradicts another, a text that has nothing to do with the prompt, a second prompt, too large a step
 
@@ -61,8 +62,10 @@ TAUGHT: Mapping[str, Mapping[str, Any]] = {
     "state, taught, rank 16": {"match_steps": 150, "rank": 16},
 }
 """The source "state" with the trained "tokens" as teacher in half of its updates."""
+LONGER = ("lora",)
+"""Baselines that are trained once more for as many updates as "tokens", which has a stage of its own before theirs."""
 SEEDS = 1
-"""How many seeds that is done for: one says what is large, not how sure it is."""
+"""How many seeds things are trained otherwise for: one says what is large, not how sure it is."""
 
 
 def run_limits(config: MemoryConfig, name: str, folder: Path, device: str = "auto") -> list[dict[str, Any]]:
@@ -113,6 +116,30 @@ def run_retrained(
     return found
 
 
+def run_longer(
+    config: MemoryConfig, name: str, folder: Path, device: str = "auto"
+) -> dict[str, list[dict[str, Any]]]:
+    """`LONGER`, seed by seed: the curve of memory and price, and the seconds of training.
+
+    Each update has stories of its own, where "tokens" has a story several times: what favours the baseline is left to it.
+    """
+    backbone = load_backbone(name, device=device)
+    home = Path(folder) / "memory" / backbone.name.replace("/", "_")
+    longer = replace(config, steps=config.align_steps + config.steps)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for of in LONGER:
+        for seed in config.numbers:
+
+            def make(seed: int = seed, of: str = of) -> dict[str, Any]:
+                method, seconds = train(longer, backbone, of, seed, run_of(longer, home, of, seed))
+                return {"curve": _curve(config, backbone, method, seed, of=of), "training_seconds": seconds}
+
+            found.setdefault(of, []).append(
+                keep(home, f"{of}, longer", seed, depends_on(longer, backbone, of), make)[0].facts
+            )
+    return found
+
+
 def run_bundled(config: MemoryConfig, name: str, folder: Path, device: str = "auto") -> list[dict[str, Any]]:
     """The curve of the synthesiser that comes with a backbone, trained for longer (`make synthesiser`), seed by seed."""
     backbone = load_backbone(name, device=device)
@@ -133,7 +160,12 @@ def run_bundled(config: MemoryConfig, name: str, folder: Path, device: str = "au
 
 
 def _curve(
-    config: MemoryConfig, backbone: Backbone, method: Method, seed: int, split: Split = "train"
+    config: MemoryConfig,
+    backbone: Backbone,
+    method: Method,
+    seed: int,
+    split: Split = "train",
+    of: str = TOKENS,
 ) -> list[dict[str, float]]:
     """Memory and price of a trained method by strength."""
     rows, hard = (
@@ -141,8 +173,8 @@ def _curve(
         hard_cells(backbone, 6 * config.cases, 500 + seed),
     )
     plain, curve = told(backbone, rows).nats(), []
-    for strength in STRENGTHS[TOKENS]:
-        scores = told(backbone, rows, at_strength(backbone, TOKENS, method, strength))
+    for strength in STRENGTHS[of]:
+        scores = told(backbone, rows, at_strength(backbone, of, method, strength))
         share, price = memory(scores, hard)[0], scores.nats() - plain
         curve.append({"strength": strength, "memory": share, "price": price})
     return curve

@@ -22,7 +22,7 @@ from workbench.claims.memory import (
     map_of_seeds,
     run_memory,
 )
-from workbench.claims.memory_limits import run_bundled, run_limits, run_retrained
+from workbench.claims.memory_limits import run_bundled, run_limits, run_longer, run_retrained
 from workbench.claims.statistics import Estimate, mean, weakest
 from workbench.claims.study import Progress
 
@@ -89,8 +89,10 @@ class ProSGKeeps(Claim):
             anew = run_retrained(config, cell.backbone, self._runs, self._device)
             found[cell.backbone] = {name: _spread([facts[name] for facts in each]) for name in each[0]}
             found[cell.backbone]["retrained"] = anew
-            longer = run_bundled(config, cell.backbone, self._runs, self._device)
-            found[cell.backbone]["bundled"] = _spread(longer) if longer else None
+            bundled = run_bundled(config, cell.backbone, self._runs, self._device)
+            found[cell.backbone]["bundled"] = _spread(bundled) if bundled else None
+            longer = run_longer(config, cell.backbone, self._runs, self._device)
+            found[cell.backbone]["longer"] = {of: _longer(cell, facts) for of, facts in longer.items()}
         return found
 
 
@@ -113,10 +115,22 @@ def _curve(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             **{
                 key: _told(mean([p[key] for p in points]))
                 for key in ("memory", "price", "held_out_memory", "held_out_price")
+                if key in points[0]
             },
         }
         for points in zip(*(f["curve"] for f in facts), strict=True)
     ]
+
+
+def _longer(cell: MemoryCell, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A baseline that is trained for longer: its memory at each price, and by how much "tokens" leads it there."""
+    best = {price: cell.best([f["curve"] for f in facts], price) for price in PRICES}
+    return {
+        "memory": {str(price): _told(mean(best[price])) for price in PRICES},
+        "leads": {str(price): _told(mean(cell.at(TOKENS, price) - best[price])) for price in PRICES},
+        "curve": _curve(facts),
+        "training_seconds": float(np.mean([f["training_seconds"] for f in facts])),
+    }
 
 
 def _rereading(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,11 +26,12 @@ from workbench.claims.memory import (
     MapsConfig,
     MemoryCell,
     MemoryConfig,
+    run_of,
     told,
 )
 from workbench.claims.memory_limits import ablate, behind, contradicted, followed, only
 from workbench.claims.p1 import RecurrentForgets
-from workbench.claims.p2 import PRICES, ProSGKeeps
+from workbench.claims.p2 import PRICES, ProSGKeeps, _longer
 from workbench.claims.rule import load_rule
 from workbench.methods.apply import answer_logits
 from workbench.methods.prompt_bias import PromptBias
@@ -37,6 +39,7 @@ from workbench.methods.rereading import Rereading
 from workbench.methods.rows import Rows
 from workbench.methods.synthetic_gradient import SyntheticGradient
 from workbench.tasks.encode import Encoded
+from workbench.training.run import Run
 
 
 def cells(near: float, far: float, spread: float, seed: int) -> list[list[float]]:
@@ -192,6 +195,15 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     (rank_one,), (taught,) = anew["rank 1"], anew["taught"]
     assert len(taught["curve"]) == len(STRENGTHS[TOKENS]) and taught["curve"] != rank_one["curve"]
     assert len(rank_one["curve"]) == len(STRENGTHS[TOKENS]) and rank_one["cosines"]
+    longer = limits.run_longer(config, "tiny-rwkv", tmp_path)["lora"]
+    as_long = replace(config, steps=config.align_steps + config.steps)
+    assert [len(f["curve"]) for f in longer] == [len(STRENGTHS["lora"])] * 2
+    run = run_of(as_long, tmp_path / "memory" / "tiny-rwkv", "lora", config.numbers[0])
+    assert len(Run(run).metrics()) == as_long.steps > config.steps
+    told = _longer(cell, longer)
+    assert (
+        set(told["leads"]) == {str(price) for price in PRICES} and told["curve"][0]["memory"]["effect"] >= 0
+    )
     study.hard_cells.cache_clear()
 
 
