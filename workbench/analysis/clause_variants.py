@@ -25,7 +25,7 @@ from workbench.backbones.linear_outputs import Changes, LowRank
 from workbench.backbones.runner import Output
 from workbench.backbones.states import read_state, state_sizes
 from workbench.errors import WorkbenchError
-from workbench.methods.apply import Decoder, check_context
+from workbench.methods.apply import Decoder, check_context, given_to
 from workbench.methods.injection import Injection
 from workbench.methods.rows import Rows
 from workbench.tasks.clauses import ClausePrompt, put
@@ -111,11 +111,11 @@ class VariantReader:
         variants: what is read.
         written: tokens of a text that goes on behind the prompt, which are read first.
         again: whether the prompt is then read again, each variant as it is put there.
-        states: whether to keep the states of the first row.
+        states: whether to keep the states of the first row, and of those without a clause.
         attention: whether to keep the first row's attention to its prompt.
 
     Raises:
-        WorkbenchError: a prompt that `max_tokens` would cut, or what the backbone cannot give.
+        WorkbenchError: a prompt that `max_tokens` would cut, what the backbone cannot give, or a method made for another one.
     """
 
     def __init__(
@@ -129,11 +129,12 @@ class VariantReader:
         states: bool = False,
         attention: bool = False,
     ):
+        self._run_on = given_to(backbone, injection)
         if injection.weight_changes is not None:
             injection = replace(injection, weight_changes=_of_prompts(injection.weight_changes))
         self.variants, self.injection, self.backbone = variants, injection, backbone
         self.written, self.again = list(written), again
-        self._weights = AttentionWeights(injection.view or backbone) if attention else None
+        self._weights = AttentionWeights(self._run_on) if attention else None
         self._layers = list(state_sizes(backbone)) if states else []
         self.rows = [encode_variant(backbone, injection, text, row.prompt) for row in variants.rows]
         self._agains = [
@@ -152,15 +153,27 @@ class VariantReader:
         return {"state_cosine": tuple(self._layers), "attention_mass": attention}
 
     @property
+    def _read_again(self) -> list[int]:
+        """The tokens in which the prompt itself is read once more."""
+        return continuation_ids(self.backbone.tokenizer, " " + self.variants.rows[0].again)
+
+    @property
     def numbers_a_step(self) -> int:
         """Numbers in the logits of one step, all rows together."""
         return len(self.rows) * self.backbone.vocabulary_size
 
-    def check(self, room: int) -> None:
-        """Refuse what does not fit with `room` tokens of an answer, the written ones included."""
+    def check(self, room: int, restore_at: Sequence[int] = ()) -> None:
+        """Refuse what does not fit with `room` tokens of an answer, the written ones included.
+
+        restore_at: the steps, from 1 behind the prompt, before which the prompt is to be read again by `restored`.
+        """
         longest = max(len(row.ids) + len(again) for row, again in zip(self.rows, self._agains, strict=True))
         added = self.injection.length + self.injection.front
         check_context(self.backbone, longest + room + added, added)
+        steps = [step for step in restore_at if len(self.written) < step <= room]
+        if steps:
+            before = len(self.rows[0].ids) + len(self._agains[0]) + max(steps) - 1
+            check_context(self.backbone, before + len(self._read_again) + added, added)
 
     @torch.no_grad()
     def whole(self, tokens: Sequence[int]) -> Steps:
@@ -195,8 +208,7 @@ class VariantReader:
     def restored(self, tokens: Sequence[int], steps: Sequence[int], batch: int = 32) -> Tensor:
         """(T,) log-probability of each token where the prompt is read again just before it: at those steps (from 1), else nan."""
         found = torch.full((len(tokens),), torch.nan, dtype=torch.float64)
-        row, again = self.rows[0], self.variants.rows[0].again
-        ids = continuation_ids(self.backbone.tokenizer, " " + again)
+        row, ids = self.rows[0], self._read_again
         device = self.backbone.device
         for start in range(0, len(steps), batch):
             part = steps[start : start + batch]
@@ -225,7 +237,7 @@ class VariantReader:
             )
             row = Rows.collate(rows[:1], self.backbone.device)
             injection = replace(self.injection, view=self._weights.view)
-            self._decoders.append(Decoder(self.backbone, row, injection, self._attention))
+            self._decoders.append(Decoder(self._run_on, row, injection, self._attention))
         return watch
 
     def _own(self, tail: Sequence[int], tokens: int) -> list[bool]:
@@ -247,7 +259,7 @@ class VariantReader:
         if self.variants.swapped is not None:
             rest = iter(logits[2 + len(clauses) :])
             swapped = [None if v is None else next(rest) for v in self.variants.swapped]
-        states = watch.states() if self._layers else None
+        states, *others = watch.states(2 + len(clauses)) if self._layers else [None]
         if self._layers and self._first is None:
             self._first = {layer: vectors[0] for layer, vectors in self._first_states(states or {}).items()}
         return Steps(
@@ -259,6 +271,7 @@ class VariantReader:
             swapped,
             states,
             self._first,
+            [other for other in others[1:] if other is not None] or None,
             None if self._attention is None else self._attention.masses(len(tokens)),
         )
 
@@ -270,7 +283,7 @@ class VariantReader:
         rows = Rows.collate(self.rows[:1], self.backbone.device)
         with torch.no_grad():
             Decoder(self.backbone, rows, self.injection, watch)
-        return watch.states()
+        return watch.states(1)[0]
 
 
 class _Watch:
@@ -284,12 +297,12 @@ class _Watch:
         self.count, self.backbone, self.layers = count, backbone, layers
         self.logits: list[list[Tensor]] = [[] for _ in range(rows)]
         self._ends = [0] * rows  # places that a row has read
-        self._states: list[list[Tensor]] = [[] for _ in layers]
+        self._states: list[list[list[Tensor]]] = [[] for _ in range(rows)]  # of each row and run, the layers
 
     def forget(self) -> None:
         """Let go what was kept."""
         self.logits = [[] for _ in self.logits]
-        self._states = [[] for _ in self.layers]
+        self._states = [[] for _ in self.logits]
 
     def ends(self, rows: Sequence[int], places: Tensor) -> Sequence[int]:
         """Nothing is looked at in the middle of a read."""
@@ -315,16 +328,23 @@ class _Watch:
     def wrote(self, rows: Sequence[int], tokens: Tensor, logits: Tensor) -> None:
         """Tokens are chosen elsewhere."""
 
-    def states(self) -> dict[int, Tensor]:
-        """Layer to (T, n), of row 0 at the end of each run since the last `forget`."""
-        return {layer: torch.stack(kept) for layer, kept in zip(self.layers, self._states, strict=True)}
+    def states(self, rows: int) -> list[dict[int, Tensor]]:
+        """Of the first rows: layer to (T, n), at the end of each run since the last `forget`."""
+        return [
+            {
+                layer: torch.stack(kept)
+                for layer, kept in zip(self.layers, zip(*runs, strict=True), strict=True)
+            }
+            for runs in self._states[:rows]
+        ]
 
     def _look(self, rows: Sequence[int], places: Tensor, take: Tensor, model: Callable[[], Output]) -> Output:
         """The run itself, looked into."""
         output = model()
-        if 0 in rows:
-            for kept, layer in zip(self._states, self.layers, strict=True):
-                kept.append(read_state(self.backbone, output.cache, layer)[rows.index(0)])
+        if self.layers:
+            layers = [read_state(self.backbone, output.cache, layer) for layer in self.layers]
+            for b, row in enumerate(rows):
+                self._states[row].append([layer[b] for layer in layers])
         return output
 
 

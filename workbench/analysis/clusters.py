@@ -104,7 +104,8 @@ class Cloud:
         from sklearn.cluster import HDBSCAN
 
         least = max(_DENSE, len(self.text) // 20)
-        found = HDBSCAN(min_cluster_size=least, min_samples=_DENSE, metric="precomputed", copy=True)
+        dense = min(_DENSE, len(self.text))
+        found = HDBSCAN(min_cluster_size=least, min_samples=dense, metric="precomputed", copy=True)
         return np.asarray(found.fit_predict(self.distances), np.int64)
 
     @cached_property
@@ -334,7 +335,8 @@ def measure_layers(
         tasks: (n,) the task of each row.
         texts: (n,) the text that a row is of, any label; None where each is a text of its own.
         measures: names in `MEASURES`; None for all.
-        neighbours: of a row, for its purity.
+        neighbours: of a row, for its purity; fewer where half of a task's texts have not as many rows beside a text's own,
+            since all rows that there are would be neighbours then, whatever lies where.
         rows: read at most, the same in all layers; above that as many of each task, and as many of each text as can be,
             are drawn with `seed`. Time grows with their square, memory is some of (rows, rows).
         draws: of half-samples; 0 for no intervals.
@@ -343,7 +345,7 @@ def measure_layers(
     Returns:
         layer, measure, value, low, high; chance, chance_low, chance_high (mean and range over `SHUFFLES` ways of handing
         out tasks to whole texts, nan where tasks are not asked about); texts, rows (how many were read). An interval is
-        nan where a task has fewer than four texts. Near the value of no clusters at all, intervals of silhouette, purity
+        nan where a task has fewer than four texts, or where no half differs from another (HDBSCAN found no clusters). Near the value of no clusters at all, intervals of silhouette, purity
         and separation are wider than they need to be, as a bootstrap of pairs is; whether there are clusters at all is
         better seen by comparing with chance_high.
 
@@ -359,11 +361,14 @@ def measure_layers(
             raise unknown("measure", name, MEASURES)
     if neighbours < 1:
         raise WorkbenchError(f"there are no {neighbours} nearest neighbours; give neighbours=1 or more")
+    if not 0 < confidence < 1:
+        raise WorkbenchError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
     text, task = _labels(tasks, texts)
     keep = _thinned(text, task, rows, seed)
     text, task = _renumbered(text[keep], task)
     _check_tasks(task, tasks)
     parts = np.concatenate([np.ones((1, len(task))), half_samples(task, draws, seed)])
+    neighbours = min(neighbours, _in_a_half(text, task))
     table = []
     for layer, given in states.items():
         cloud = Cloud(_layer(layer, given, len(tasks))[keep].astype(np.float64), text, task, neighbours, seed)  # type: ignore[arg-type]
@@ -376,6 +381,8 @@ def measure_layers(
             sure = interval(value, halves, task, confidence)
             if one.share:
                 sure = _no_surer(sure, len(task), confidence)
+            elif sure.low == sure.high:
+                sure = sure._replace(low=np.nan, high=np.nan)
             chance = np.full(3, np.nan)
             if one.tasks:
                 by_chance = one.function(cloud, shuffled, parts[:1])[:, 0]
@@ -495,6 +502,14 @@ def _no_surer(sure: Interval, texts: int, confidence: float) -> Interval:
     low = min(sure.low, 1 - gap) if sure.value >= 1 else max(0.0, sure.low)
     high = max(sure.high, gap) if sure.value <= 0 else min(1.0, sure.high)
     return sure if np.isnan(sure.low) else Interval(sure.value, low, high)
+
+
+def _in_a_half(text: Ints, task: Ints) -> int:
+    """Rows of its task that any row has beside those of its own text, in any half of the texts; at least 1."""
+    sizes = np.bincount(text)
+    return max(
+        1, min(int((len(own) // 2 - 1) * own.min()) for own in (sizes[task == k] for k in np.unique(task)))
+    )
 
 
 def _retrained(cloud: Cloud) -> float:

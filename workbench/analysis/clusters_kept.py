@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from workbench.analysis.clusters import measure_layers
 
 #: Changes when what was kept would no longer be measured the same way.
-VERSION = 1
+VERSION = 2
 
 
 def measure_layer(

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from workbench.analysis.clause_probes import ClauseProbes
 
 COLUMNS = ["step", "token_id", "token", "measure", "clause", "layer", "value"]
+OF_STATES = (
+    "state_cosine",
+    "clause_state",
+)  # read a state after each token, so they are measured only where asked for
 LIKELY = 5
 """Tokens whose probabilities a step names."""
 
@@ -184,7 +188,7 @@ class Forgetting:
 def forgetting(
     backbone: Backbone,
     prompt: str | ClausePrompt,
-    clauses: Sequence[str | Clause] | None = None,
+    clauses: str | Clause | Sequence[str | Clause] | None = None,
     method: Method | None = None,
     continuation: str | Sequence[int] | None = None,
     measures: Sequence[str] | None = None,
@@ -207,7 +211,7 @@ def forgetting(
     Args:
         backbone: the frozen model.
         prompt: a text, or one with clauses.
-        clauses: parts of the text; None for a prompt's own, or, of a text, those that `clauses.guess` finds.
+        clauses: parts of the text, or one of them; None for a prompt's own, or, of a text, those that `clauses.guess` finds.
         method: what is put into the model, or None. It is given every variant as a prompt of its own.
         continuation: the text, as it follows the prompt with its leading space, or its tokens; None to let the model write it.
         measures: names in `MEASURES`; None for all that cost no other way of reading: not those of states and of attention.
@@ -220,7 +224,7 @@ def forgetting(
 
     Raises:
         WorkbenchError: an empty prompt, clauses that are none or do not occur in it, a prompt that does not fit, a measure that the
-            backbone cannot give or that lacks what it needs.
+            backbone cannot give or that lacks what it needs, or a method that was made for another backbone.
     """
     lens = _Lens(backbone, prompt, clauses, method, measures, config, control, probes, restore_at)
     tokens = None if continuation is None else lens.tokens(continuation)
@@ -272,7 +276,7 @@ def forgetting(
 def follow_forgetting(
     backbone: Backbone,
     prompt: str | ClausePrompt,
-    clauses: Sequence[str | Clause] | None = None,
+    clauses: str | Clause | Sequence[str | Clause] | None = None,
     method: Method | None = None,
     continuation: str | Sequence[int] | None = None,
     measures: Sequence[str] | None = None,
@@ -293,7 +297,7 @@ def follow_forgetting(
     What is asked for is checked at once, not when the first step is.
 
     Args:
-        measures: as in `forgetting`; None takes state_cosine as well, on a backbone whose state can be read.
+        measures: as in `forgetting`; None takes state_cosine and clause_state as well, on a backbone whose state can be read.
         written: a text behind the prompt, or its tokens, from which it goes on; its own steps are not given. Sampling takes the dice that
             it would have had there.
         again: whether the prompt is read again behind it.
@@ -302,7 +306,7 @@ def follow_forgetting(
         WorkbenchError: see `forgetting`.
     """
     if measures is None and can_read_state(backbone):
-        measures = [*_Lens.default(control, probes, restore_at), "state_cosine"]
+        measures = [*_Lens.default(control, probes, restore_at), *OF_STATES]
     lens = _Lens(backbone, prompt, clauses, method, measures, config, control, probes, restore_at)
     before = lens.tokens(written) if len(written) else []
     given = None if continuation is None else lens.tokens(continuation)
@@ -321,7 +325,7 @@ class _Lens:
         self,
         backbone: Backbone,
         prompt: str | ClausePrompt,
-        clauses: Sequence[str | Clause] | None,
+        clauses: str | Clause | Sequence[str | Clause] | None,
         method: Method | None,
         measures: Sequence[str] | None,
         config: GenerateConfig | None,
@@ -358,7 +362,7 @@ class _Lens:
         """The measures that need nothing more than what was given."""
         have = {"met", *(["swapped"] if control is not None else []), *(["restored"] if restore_at else [])}
         have |= {"states", "probes"} if probes is not None else set()
-        return [name for name, m in MEASURES.items() if set(m.needs) <= have and name != "state_cosine"]
+        return [name for name, m in MEASURES.items() if set(m.needs) <= have and name not in OF_STATES]
 
     def needs(self, need: Need) -> bool:
         """Whether a measure that was asked for needs it."""
@@ -376,7 +380,7 @@ class _Lens:
             self.needs("states"),
             self.needs("attention"),
         )
-        reader.check(room)
+        reader.check(room, self.restore_at if self.needs("restored") else ())
         return reader
 
     def measure(self, steps: Steps) -> dict[str, Floats]:
@@ -509,14 +513,24 @@ def can_read_state(backbone: Backbone) -> bool:
         return False
 
 
-def _prompt(prompt: str | ClausePrompt, clauses: Sequence[str | Clause] | None) -> ClausePrompt:
+def _prompt(
+    prompt: str | ClausePrompt, clauses: str | Clause | Sequence[str | Clause] | None
+) -> ClausePrompt:
+    if not isinstance(prompt, str | ClausePrompt):
+        raise WorkbenchError(
+            f"the prompt is {prompt!r:.60}; give one text, or one prompt with clauses (ClausePrompt)"
+        )
     if clauses is None:
         if isinstance(prompt, ClausePrompt):
             return prompt
         if not prompt.strip():
             raise WorkbenchError("the prompt is empty; write what is asked for")
         return guess(prompt)
-    own = tuple(Clause(clause) if isinstance(clause, str) else clause for clause in clauses)
+    many = (clauses,) if isinstance(clauses, str | Clause) else tuple(clauses)
+    for clause in many:
+        if not isinstance(clause, str | Clause):
+            raise WorkbenchError(f"a clause is {clause!r:.60}; give a part of the prompt's text, or a Clause")
+    own = tuple(Clause(clause) if isinstance(clause, str) else clause for clause in many)
     if isinstance(prompt, ClausePrompt):
         return replace(prompt, clauses=own)
     return ClausePrompt(prompt, own)

@@ -49,6 +49,8 @@ class Steps:
     """Layer to (T, n), what the state holds at t; n its own in each layer."""
     first_state: Mapping[int, Tensor] | None = None
     """Layer to (n,), the state right after the prompt."""
+    states_without: Sequence[Mapping[int, Tensor]] | None = None
+    """C times the same as `states`: without that clause."""
     attention: Mapping[int, Tensor] | None = None
     """Layer to (T,), the weight that the query at t gives the prompt's tokens, mean of heads."""
     restored: Tensor | None = None
@@ -172,6 +174,22 @@ def state_cosine(steps: Steps) -> Floats:
     assert steps.states is not None and steps.first_state is not None
     pairs = [(states, steps.first_state[layer]) for layer, states in steps.states.items()]
     return _columns([torch.cosine_similarity(now, first[None], dim=1) for now, first in pairs])
+
+
+@measure("what the state holds of a clause", "1 - cosine", "clause", "states")
+def clause_state(steps: Steps) -> Floats:
+    """1 - cosine of the state to what it would be without the clause, mean of layers: 0 where nothing of it is left.
+
+    Ours. It says how far the clause still turns the state, and not whether its value can be read off it: see `state_probe`.
+    """
+    assert steps.states is not None and steps.states_without is not None
+    without = [
+        torch.stack(
+            [torch.cosine_similarity(now, other[layer], dim=1) for layer, now in steps.states.items()]
+        )
+        for other in steps.states_without
+    ]
+    return _columns([1 - of_layers.mean(0) for of_layers in without])
 
 
 @measure("the state tells the clause's value", "right", "clause", "states", "probes")

@@ -5,7 +5,9 @@
     moved(one, other)                   # how far points go from one map to the other, as a share of the maps' size
 
 What a map leaves open is settled by the map before: turn, mirror and place of all (`align`), and of UMAP also where each
-group lies, as it starts from the places there. Arrays in, maps out; it reads no model and never draws.
+group lies, as it starts from the places there. In a layer where all rows are the same, such as embeddings of one token,
+all points are at zero; the next layer goes on from the map before that. Arrays in, maps out; it reads no model and
+never draws.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Frames(Mapping[str, Projection]):
         return tuple(name for name in self.layers if name in self._fitted)
 
     def _fit(self, name: str) -> Projection:
-        before = next(reversed(self._fitted.values()), None)
+        before = next((one for one in reversed(self._fitted.values()) if not one.alike), None)
         fitted = fit_projection(
             self._rows(name),
             self.config,
@@ -81,8 +83,9 @@ class Frames(Mapping[str, Projection]):
             cache=self._cache,
             parts=self._parts,
             after=before,
+            allow_alike=True,
         )
-        return fitted if before is None else align(fitted, before)
+        return fitted if before is None or fitted.alike else align(fitted, before)
 
 
 def moved(one: Projection, other: Projection) -> float:

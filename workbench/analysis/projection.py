@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,12 @@ VERSION = 1
 
 #: A point is off the map when it is farther from the fitted rows than this share of them are from one another.
 OFF_MAP = 0.99
+
+#: An axis of a start that is narrower than this share of the widest one is rounding alone.
+FLAT = 1e-6
+
+#: How far a start is jittered, as a share of its widest axis.
+JITTER = 1e-4
 
 #: What each kind reads of its settings: the rest does not make it another map.
 _READS: dict[Kind, tuple[str, ...]] = {
@@ -134,7 +140,7 @@ class Projection:
     parts: tuple[int, ...]
     """How many of the given rows belong to each part, in order; one part unless told otherwise."""
     explained: Floats | None
-    """(k,) PCA: share of the fitted rows' variance along each axis. Others have None."""
+    """(k,) PCA: share of the fitted rows' variance along each axis; zeros where there is none. Others have None."""
     words: tuple[str, ...]
     """m texts, "" for rows that were given none; empty when there were no words at all."""
     note: str
@@ -147,7 +153,7 @@ class Projection:
     mean: Floats
     """(d,) PCA: the point that `offset` is the place of; others leave it empty."""
     axes: Floats
-    """(k, d) PCA: the axes, orthonormal; others leave it empty."""
+    """(k, d) PCA: the axes, orthonormal, or zeros where the rows are `alike`; others leave it empty."""
     offset: Floats
     """(k,) PCA: the place of the mean; zeros until the map is aligned."""
 
@@ -191,6 +197,11 @@ class Projection:
     def linear(self) -> bool:
         """Whether lengths and directions on the map are those of the vectors."""
         return self.config.kind == "pca"
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all fitted rows are the same: then all points are at one place, and say nothing of one another."""
+        return _different(self.vectors, 1) == 1
 
     def share_seen(self, before: ArrayLike, after: ArrayLike) -> float:
         """The share of a movement of vectors (…, d), in squared length, that a linear map shows; 1.0 for none.
@@ -272,6 +283,8 @@ class Projection:
             facts = json.loads(read["facts"].tobytes())
             if "vectors" not in read:
                 read["vectors"] = np.asarray(vectors)[read["kept"]].astype(np.float32)
+            if not np.isfinite(read["points"]).all():
+                raise ValueError("some of its points are nowhere")
             none = np.zeros(0, np.float32)
             return cls(
                 ProjectionConfig(**facts["config"]),
@@ -330,6 +343,7 @@ def fit_projection(
     words: Sequence[str] | None = None,
     parts: Sequence[int] | None = None,
     after: Projection | None = None,
+    allow_alike: bool = False,
 ) -> Projection:
     """Fits a map to (n, d) vectors, or takes it from the cache.
 
@@ -344,10 +358,15 @@ def fit_projection(
             vectors of a prior stay whole beside 100,000 words.
         after: a map of the same rows in another space, such as the layer before. UMAP starts from its places instead of
             PCA's, so that where each group lies stays as it was; `align` then turns the one to the other. PCA leaves
-            nothing to chance, and t-SNE shrinks its start so much that it forgot a map more often than not.
+            nothing to chance, and t-SNE shrinks its start so much that it forgot a map more often than not; a map of
+            rows that are all the same has no places to start from, and is left aside.
+        allow_alike: rows that are all the same are put at one place, zero on every axis, instead of refused; the map's
+            note says so. Such a map takes no time, so the cache does not keep it.
 
     The sign of each PCA axis is fixed (its largest entry is positive); UMAP and t-SNE start from PCA (Kobak and
-    Linderman 2021), so two fits look the same way round. UMAP is seeded, for which its layout gives up all threads but one.
+    Linderman 2021), so two fits look the same way round. Of copies of so few vectors that PCA keeps all their distances,
+    such as three in a plane, the places are PCA's: UMAP would mix them. UMAP is seeded, for which its layout gives up all
+    threads but one.
 
     Raises:
         WorkbenchError: rows that are no table, not finite, all the same, or too few or too narrow for the map; or a map
@@ -362,12 +381,15 @@ def fit_projection(
         )
     if words is not None and len(words) > len(given):
         raise WorkbenchError(f"{len(words)} words were given for {len(given)} rows; give at most one a row")
-    start = after if config.kind == "umap" else None
+    start = after if config.kind == "umap" and after is not None and not after.alike else None
+    kept = _thinned(sizes, config)
+    alike = _different((given[row] for row in kept), 1) == 1
+    if alike and not allow_alike:
+        raise WorkbenchError(f"all {len(kept)} vectors are the same; there is nothing to map")
     whole = _whole_key(given, config, key, sizes)
     if start is not None:
         whole["after"] = _digest(start.key)
-    file = None if cache is None else Path(cache) / f"{config.kind}-{_digest(whole)}.safetensors"
-    kept = _thinned(sizes, config)
+    file = None if cache is None or alike else Path(cache) / f"{config.kind}-{_digest(whole)}.safetensors"
     texts = () if words is None else tuple(words[i] if i < len(words) else "" for i in kept)
     if file is not None and file.exists():
         try:
@@ -382,7 +404,12 @@ def fit_projection(
         raise WorkbenchError(
             "a map can start from one of the same rows and dimensions only; fit both to the same rows"
         )
-    made = replace(_fit(given, config, kept, sizes, whole, start), words=texts)
+    made = (
+        _at_one_place(given, config, kept, sizes, whole)
+        if alike
+        else _fit(given, config, kept, sizes, whole, start)
+    )
+    made = replace(made, words=texts)
     if file is not None:
         made.save(file, vectors=False)  # the caller has them, and the key holds that they are the same
     return made
@@ -440,9 +467,18 @@ def _checked(vectors: ArrayLike, config: ProjectionConfig) -> Floats:
     finite = np.isfinite(given).all(axis=1)
     if not finite.all():
         raise WorkbenchError(f"row {int(finite.argmin())} of the vectors is not finite; leave such rows out")
-    if (given == given[0]).all():
-        raise WorkbenchError(f"all {count} vectors are the same; there is nothing to map")
     return given
+
+
+def _different(rows: Iterable[Floats], most: int) -> int:
+    """How many different rows (d,) there are; one more than `most` where there are more, known soon in most tables."""
+    seen: list[Floats] = []
+    for row in rows:
+        if not any(np.array_equal(row, one) for one in seen):
+            seen.append(row)
+            if len(seen) > most:
+                break
+    return len(seen)
 
 
 def _thinned(sizes: Sequence[int], config: ProjectionConfig) -> Ints:
@@ -501,6 +537,9 @@ def _fit(
     if config.kind == "pca":
         points = main
         linear = {"explained": shares, "mean": mean, "axes": axes, "offset": np.zeros(len(axes), np.float32)}
+    elif (different := _different(rows, config.dimensions + 1)) <= config.dimensions + 1:
+        points = np.ascontiguousarray(main[:, : config.dimensions])  # where all distances are right
+        said.append(f"{different} different vectors, placed as by PCA")
     else:
         if reduced:
             said.append(f"{directions:,} of {width:,} directions keep {shares.sum():.0%} of the variance")
@@ -508,13 +547,31 @@ def _fit(
             said.append(f"{count - 1} neighbours, all that there are")
         points = (_umap if config.kind == "umap" else _tsne)(
             main if reduced else np.asarray(rows - mean, np.float32),
-            main[:, : config.dimensions] if start is None else start.points,
+            _spread(main[:, : config.dimensions] if start is None else start.points, config.seed),
             config,
         )
     spacing, limit = _spacing(rows, config.seed)
     return Projection(
         config, key, points, rows, kept, len(given), sizes,
         words=(), note="; ".join(said), spacing=spacing, limit=limit, **linear,
+    )  # fmt: skip
+
+
+def _at_one_place(
+    given: Floats, config: ProjectionConfig, kept: Ints, sizes: tuple[int, ...], key: Mapping[str, Any]
+) -> Projection:
+    """The map of rows that are all the same: whatever is placed on it is at zero, and off it unless it is that row too."""
+    rows, none = given[kept], np.zeros(0, np.float32)
+    said = [f"{len(kept):,} of {len(given):,} rows"] if len(kept) < len(given) else []
+    linear: dict[str, Any] = {"explained": None, "mean": none, "axes": none, "offset": none}
+    if config.kind == "pca":
+        zero, axes = (
+            np.zeros(size, np.float32) for size in (config.dimensions, (config.dimensions, len(rows[0])))
+        )
+        linear = {"explained": zero, "mean": rows[0], "axes": axes, "offset": zero}
+    return Projection(
+        config, key, np.zeros((len(rows), config.dimensions), np.float32), rows, kept, len(given), sizes,
+        words=(), note="; ".join([*said, "all vectors are the same"]), spacing=1.0, limit=0.0, **linear,
     )  # fmt: skip
 
 
@@ -531,6 +588,22 @@ def _main_directions(rows: Floats, count: int, seed: int) -> tuple[Floats, Float
         for a in (pca.mean_, pca.components_, pca.explained_variance_ratio_)
     )
     return mean, axes, shares
+
+
+def _spread(start: Floats, seed: int) -> Floats:
+    """(m, k) places to start from; a seeded jitter sets them apart where they lie on a line, or are hardly more than one.
+
+    umap-learn divides by the spread of every axis, t-SNE by that of the first; and what starts at one place is set apart
+    by chance alone. An axis without spread, or with what is not finite, is left out, and is jitter then.
+    """
+    finite = np.isfinite(start).all(axis=0)
+    wide = np.ptp(np.where(finite, start, 0), axis=0)
+    flat = wide <= FLAT * wide.max()
+    few = start.shape[1] + 1
+    if not flat.any() and _different(start, few) > few:
+        return start
+    jitter = np.random.default_rng(seed).normal(size=start.shape) * (JITTER * wide.max() or 1.0)
+    return (np.where(flat, 0, start) + jitter).astype(np.float32)
 
 
 def _umap(rows: Floats, start: Floats, config: ProjectionConfig) -> Floats:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Text = str | Example | Encoded
-Texts = Sequence[Text] | Mapping[str, Sequence[Text]]
+Texts = Iterable[Text] | Mapping[str, Iterable[Text]]
 Positions = Literal["all", "last", "answer", "mean"] | Sequence[int]
 
 _Columns = dict[str, NDArray[Any]]
@@ -84,7 +85,7 @@ class Trace:
         self.folder = None if folder is None else folder.path
         self._parts, self._files = list(parts), folder
         tables = [part.rows for part in parts] if folder is None else [*map(folder.rows, folder.numbers())]
-        self._texts = [text for table in tables for text in texts_of(table)]
+        self._texts = [text for table in tables for text in texts_of(table.schema)]
         self.rows: pa.Table = pa.concat_tables(
             [table.replace_schema_metadata(None) for table in tables] or [_no_rows()]
         )
@@ -102,8 +103,8 @@ class Trace:
 
     @property
     def complete(self) -> bool:
-        """Whether all texts are there: not so in a folder whose trace was interrupted."""
-        return self._files is None or "texts" in self._files.facts()
+        """Whether all texts are there: not so in a folder whose trace was interrupted, or that has lost a part."""
+        return self._files is None or self._files.whole
 
     @property
     def table(self) -> pd.DataFrame:
@@ -183,7 +184,7 @@ def trace(
     Args:
         backbone: the frozen model.
         texts: strings, examples (read with their answers, unless the model writes its own) or encoded rows; a task;
-            or several by the name of their task.
+            or several of these by the name of their task.
         layers: places, see `trace_places`: a name, a number, "all", "states", or several.
         positions: which tokens of a text, those written included. "all" but what the tokenizer puts before a text;
             "last"; "answer"; "mean", one vector over all; or indices in the text, BOS counted (-1 is the last).
@@ -204,7 +205,9 @@ def trace(
             holds another trace, a number that float16 cannot hold.
     """
     places = place_names(backbone, layers)
-    _check(positions, dtype)
+    positions = _positions(positions)
+    if dtype not in _TYPES:
+        raise unknown("dtype of a trace", str(dtype), _TYPES)
     if generate is not None and text is not None:
         raise WorkbenchError("a generation has its text settings in generate.text; leave text out")
     config = text or (TextConfig() if method is None else method.text)
@@ -212,27 +215,26 @@ def trace(
     asked = {
         "backbone": {k: v for k, v in backbone.describe().items() if k not in ("device", "state")},
         "places": list(places),
-        "positions": positions if isinstance(positions, str) else list(positions),
+        "positions": positions,
         "method": None if method is None else _describe(method),
         "generate": None if generate is None else dataclasses.asdict(generate),
         "text": dataclasses.asdict(config),
         "dtype": dtype,
     }
     settings = json.loads(json.dumps(asked))  # as it is read back
+    given = _given(texts)
     files = None if folder is None else TraceFolder(folder)
     if files is not None:
         files.begin(settings)
     with torch.no_grad():
         injection = NOTHING if method is None else method.injection()
-    given = _given(texts)
     of, done, rows, start, fresh = sum(len(part) for part in given.values()), 0, 0, time.monotonic(), 0
     parts: list[Part] = []
     size = _TEXTS if generate is None else generate.batch_size
     reader = _Reader(backbone, places, positions, method, injection, generate, dtype)
     for number, items in enumerate(_in_parts(_encoded(backbone, given, config, injection, generate), size)):
         digest = _digest(items)
-        there = None if files is None else files.digest(number)
-        if there is None:
+        if files is None or (there := files.digest(number)) is None:
             part = reader.part(items, done)
             fresh, rows = fresh + len(items), rows + part.rows.num_rows
             if files is None:
@@ -240,12 +242,8 @@ def trace(
             else:
                 files.write(number, part, digest)
         elif there != digest:
-            raise WorkbenchError(
-                f"{files.path if files else folder} holds a trace of other texts (from text {done} on); give a new folder, "
-                "or delete it"
-            )
+            raise files.other_texts(done)
         else:
-            assert files is not None
             rows += files.rows(number).num_rows
         done += len(items)
         if progress is not None:
@@ -253,7 +251,7 @@ def trace(
             left = seconds / fresh * (of - done) if fresh else 0.0
             progress(TraceProgress(done, of, rows, seconds, left))
     if files is not None:
-        files.finish(settings, done, rows)
+        files.finish(settings, -(-done // size), done, rows)
     return Trace(settings, parts, files)
 
 
@@ -444,23 +442,35 @@ def _no_rows() -> pa.Table:
     return _SCHEMA.empty_table()
 
 
-def _check(positions: Positions, dtype: str) -> None:
-    if isinstance(positions, str) and positions not in _NAMED:
-        raise unknown("choice of positions", positions, _NAMED)
-    if not isinstance(positions, str) and not len(positions):
+def _positions(positions: Positions) -> Positions:
+    """A name, or indices of whatever type of integer as a list."""
+    if isinstance(positions, str):
+        if positions not in _NAMED:
+            raise unknown("choice of positions", positions, _NAMED)
+        return positions
+    try:
+        indices = [operator.index(at) for at in positions]
+    except TypeError:
+        raise WorkbenchError(
+            f"positions is {positions!r}; give 'all', 'last', 'answer', 'mean', or indices such as [0, -1]"
+        ) from None
+    if not indices:
         raise WorkbenchError("no position is named; give positions='all', or indices such as [0, -1]")
-    if dtype not in _TYPES:
-        raise unknown("dtype of a trace", dtype, _TYPES)
+    return indices
 
 
 def _given(texts: Texts) -> dict[str, Sequence[Text]]:
-    """Texts by the name of their task."""
-    if isinstance(texts, str):
-        raise WorkbenchError("trace takes a list of texts; write [text] for one")
+    """Texts by the name of their task; what can be walked through but once is listed."""
     if isinstance(texts, Mapping):
-        return {str(name): part for name, part in texts.items()}
+        return {str(name): _listed(part) for name, part in texts.items()}
     named = texts.source if isinstance(texts, Examples) else texts
-    return {str(named.name) if hasattr(named, "name") else "": texts}
+    return {str(named.name) if hasattr(named, "name") else "": _listed(texts)}
+
+
+def _listed(texts: Iterable[Text]) -> Sequence[Text]:
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise WorkbenchError("trace takes a list of texts; write [text] for one")
+    return texts if isinstance(texts, Sequence) else list(texts)
 
 
 def _encoded(
@@ -472,26 +482,30 @@ def _encoded(
 ) -> Iterator[_Item]:
     """Each text as it is read, when it is asked for."""
     tokenizer, limit = backbone.tokenizer, backbone.context_length
-    for task, texts in given.items():
-        for text in texts:
-            if isinstance(text, Encoded):
-                if generate is not None:
-                    raise WorkbenchError("encoded rows can be read and not continued; give texts to generate")
-                item = _Item(task, "", "", text)
-            elif isinstance(text, Example) and generate is None:
-                row = encode(text, tokenizer, config, injection.length + injection.front, limit)
-                item = _Item(task, text.prompt, text.answer, row)
-            else:
-                prompt = text.prompt if isinstance(text, Example) else text
-                # as `generate` encodes it
-                room = 0 if generate is None else generate.max_new_tokens
-                length = injection.length + (injection.front if generate is None else 0)
-                item = _Item(
-                    task, prompt, "", encode_question(prompt, tokenizer, config, length, limit, room)
-                )
-            if not item.row.ids:
-                raise WorkbenchError("a text is empty and the model has no BOS token; leave empty texts out")
-            yield item
+    every = ((task, text) for task, texts in given.items() for text in texts)
+    for number, (task, text) in enumerate(every):
+        if isinstance(text, Encoded):
+            if generate is not None:
+                raise WorkbenchError("encoded rows can be read and not continued; give texts to generate")
+            item = _Item(task, "", "", text)
+        elif isinstance(text, Example) and generate is None:
+            row = encode(text, tokenizer, config, injection.length + injection.front, limit)
+            item = _Item(task, text.prompt, text.answer, row)
+        elif isinstance(text, str | Example):
+            prompt = text.prompt if isinstance(text, Example) else text
+            # as `generate` encodes it
+            room = 0 if generate is None else generate.max_new_tokens
+            length = injection.length + (injection.front if generate is None else 0)
+            item = _Item(task, prompt, "", encode_question(prompt, tokenizer, config, length, limit, room))
+        else:
+            raise WorkbenchError(
+                f"text {number} is of type {type(text).__name__}; give strings, examples or encoded rows"
+            )
+        if not item.row.ids:
+            raise WorkbenchError(
+                f"text {number} is empty and the model has no BOS token; leave empty texts out"
+            )
+        yield item
 
 
 def _in_parts(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:

@@ -8,8 +8,9 @@ state 0, state 1 …   what that layer of a recurrent or hybrid backbone remembe
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from workbench.analysis.surroundings import EMBEDDINGS
 from workbench.backbones.backbone import Backbone
@@ -30,12 +31,11 @@ def place_names(backbone: Backbone, layers: Layers = "all") -> tuple[str, ...]:
     Raises:
         WorkbenchError: no such place, or a state that cannot be read.
     """
-    asked = [layers] if isinstance(layers, str | int) else list(layers)
     inner = [f"layer {i}" for i in range(backbone.num_layers)]
     states = [f"state {i}" for i in range(backbone.num_layers)]
     known = [EMBEDDINGS, *inner, OUTPUT, *states]
     found: set[str] = set()
-    for name in asked:
+    for name in _listed(layers):
         if isinstance(name, int) and -len(inner) <= name < len(inner):
             found.add(inner[name])
         elif name == "all":
@@ -52,6 +52,17 @@ def place_names(backbone: Backbone, layers: Layers = "all") -> tuple[str, ...]:
     if named:
         check_layers(backbone, named)
     return tuple(name for name in known if name in found)
+
+
+def _listed(layers: Layers) -> list[str | int]:
+    """Names and numbers, of whatever type of integer."""
+    try:
+        asked = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else [layers]
+        return [name if isinstance(name, str) else operator.index(name) for name in asked]
+    except TypeError:
+        raise WorkbenchError(
+            f"layers is {layers!r}; give 'all', 'states', names such as 'layer 0', or numbers"
+        ) from None
 
 
 def layer_number(backbone: Backbone, place: str) -> int | None:

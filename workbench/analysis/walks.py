@@ -42,11 +42,15 @@ def random_walks(backbone: Backbone, seen: Trace, method: Method | None = None, 
         A trace of the answers' tokens; texts without an answer are left out.
 
     Raises:
-        WorkbenchError: a trace of texts that were read and not written.
+        WorkbenchError: a trace of texts that were read and not written, or not at all of their answers' tokens.
     """
     if seen.settings["generate"] is None:
         raise WorkbenchError(
             "this trace is of texts that were read, so there are no answers to put a walk beside; trace a generation"
+        )
+    if (positions := seen.settings["positions"]) not in ("all", "answer"):
+        raise WorkbenchError(
+            f"this trace is at positions {positions!r}, which leave out tokens of the answers; trace with positions='answer'"
         )
     words, dice = vocabulary(backbone), np.random.default_rng(seed)
     walks = [dice.choice(words, len(answer)) for answer in answers(seen)]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from workbench.backbones.linear_outputs import LowRank
 from workbench.errors import WorkbenchError
+from workbench.methods.apply import check_context
 from workbench.methods.prompt_gradient import cosine, inner, singular_values, true_gradient
 from workbench.methods.rows import Rows
 from workbench.tasks.encode import encode_question
@@ -37,10 +38,15 @@ _AT_ONCE = 32
 
 
 def prompt_rows(method: SyntheticGradient, prompts: Sequence[str]) -> Rows:
-    """The prompts as rows without an answer, encoded as the method's text settings say."""
+    """The prompts as rows without an answer, encoded as the method's text settings say.
+
+    Raises:
+        WorkbenchError: no prompts, or one that is longer than the context.
+    """
     if not prompts:
         raise WorkbenchError("there are no prompts to change weights by; give at least one")
     encoded = [encode_question(p, method.view.tokenizer, method.text) for p in prompts]
+    check_context(method.view, max(len(row.ids) for row in encoded), 0)
     return Rows.collate(encoded, method.view.device)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ class Backbone:
         kind: "attention", "recurrent" or "hybrid".
         layers: the list of its blocks, first to last.
         runner: the one way to run it (see `runner.py`).
+        origin: the backbone that this is a view of; None for one of its own.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str):
@@ -59,6 +61,8 @@ class Backbone:
         layer_inputs.install(self.layers)
         recompute.install(self.layers)
         self.kind: Kind = _find_kind(model, self._cache(2))
+        self.origin: Backbone | None = None
+        self._alike: weakref.ref[Backbone] | None = None  # the last one found to have its weights
 
     @property
     def width(self) -> int:
@@ -158,7 +162,24 @@ class Backbone:
         made.model, made.layers, made.runner = copy.deepcopy(
             (self.model, self.layers, self.runner), {id(thing): thing for thing in shared}
         )
+        made.origin, made._alike = self, None
         return made
+
+    def stands_for(self, other: Backbone) -> bool:
+        """Whether it may be run where the other is given: it is the other or a view of it, or what it is a view of is the same
+        kind of model with the very same weights (another view, a copy, or the same files loaded again).
+
+        Weights are compared once for each other backbone, and only where neither is the other's view.
+        """
+        own = self.origin or self
+        if other is self or other is own or (self._alike is not None and self._alike() is other):
+            return True
+        ours, theirs = dict(own.model.named_parameters()), dict(other.model.named_parameters())
+        same = type(own.model) is type(other.model) and ours.keys() == theirs.keys()
+        same = same and all(_equal(weight, theirs[name]) for name, weight in ours.items())
+        if same:
+            self._alike = weakref.ref(other)
+        return same
 
     def embed(self, ids: Tensor) -> Tensor:
         """(…) token ids to (…, width): what the layers read, so with Gemma's √width factor."""
@@ -357,6 +378,11 @@ def _find_kind(model: PreTrainedModel, cache: Any) -> Kind:
     else:
         keys, states = False, True
     return "hybrid" if keys and states else "recurrent" if states else "attention"
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two weights are one, or equal in type, place and every number."""
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
 def _numbers(cache: Any) -> int:

@@ -75,6 +75,8 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
 }
 """By what each method's effect is multiplied in its sweep; of what is not trained, the step size itself."""
 
+EVERY = (25, 50, 100)
+"""Tokens after which a prompt is read again, where that is tried."""
 HARD = 0.7
 """Cells in which the plain backbone meets less than this share are where memory is measured."""
 
@@ -332,8 +334,9 @@ def tried_on(config: MemoryConfig, backbone: Backbone, seed: int, split: Split =
 
 
 def run_of(config: MemoryConfig, home: Path, name: str, seed: int) -> Path:
-    """The run directory of a method that is trained."""
-    return home / "runs" / f"{name}-{seed}-{config.steps}-{config.hidden}"
+    """The run directory of a method that is trained; `fit` goes on with it only if all else is the same, too."""
+    width = f"-{config.hidden}" if name == TOKENS else ""
+    return home / "runs" / f"{name}-{seed}-{config.steps}{width}"
 
 
 def depends_on(config: MemoryConfig, backbone: Backbone, method: str) -> bytes:
@@ -345,6 +348,9 @@ def depends_on(config: MemoryConfig, backbone: Backbone, method: str) -> bytes:
         facts.pop("align_steps")
     if method in TRAINED:
         facts["rates"] = dict(config.rates)[method]
+    if method in TRAINED and method != TOKENS:
+        del facts["hidden"]  # of the synthesiser; it gives the others their sizes
+        facts["method"] = make(config, backbone, method, 0).config
     return json.dumps(facts, sort_keys=True, default=str).encode()
 
 
@@ -371,7 +377,7 @@ def _trial(config: MemoryConfig, backbone: Backbone, name: str, seed: int, home:
         ]
         facts["looks"] = looks
 
-    def point(strength: float) -> tuple[dict[str, float], Injection]:
+    def point(strength: float) -> dict[str, float]:
         injection = at_strength(backbone, name, method, strength)
         scores, far = told(backbone, rows, injection), told(backbone, held_out, injection)
         share, _ = memory(scores, hard)
@@ -382,25 +388,25 @@ def _trial(config: MemoryConfig, backbone: Backbone, name: str, seed: int, home:
             "nats": scores.nats(),
             "held_out_memory": memory(far, hard)[0],
             "held_out_price": far.nats() - plain_held_out.nats(),
-        }, injection
+        }
 
     if name == PLAIN:
-        points = [(
+        points = [
             {"strength": 0.0, "memory": memory(plain, hard)[0], "price": 0.0, "nats": plain.nats(),
              "held_out_memory": memory(plain_held_out, hard)[0], "held_out_price": 0.0},
-            NOTHING,
-        )]  # fmt: skip
+        ]  # fmt: skip
         facts["rereading"] = _rereading(backbone, rows, hard, plain)
     else:
         points = [point(strength) for strength in STRENGTHS[name]]
-    best = max(points, key=lambda p: p[0]["memory"] if p[0]["price"] <= 0.02 else -p[0]["price"])
+    best = max(points, key=lambda p: p["memory"] if p["price"] <= 0.02 else -p["price"])["strength"]
     cells = story_rows(backbone.tokenizer, map_cells(config.cases), "train", 2000 + seed)
-    whole = told(backbone, cells, best[1])
+    # made anew: an injection has the strength that its method has when it is read with, and here the last of the sweep
+    whole = told(backbone, cells, at_strength(backbone, name, method, best))
     facts |= {
         "hard": memory(plain, hard)[1],
         "hard_cells": sorted(hard),
-        "curve": [p for p, _ in points],
-        "map_strength": best[0]["strength"],
+        "curve": points,
+        "map_strength": best,
         "map": whole.forgetting(),
         "map_nats": whole.nats(),
     }
@@ -429,7 +435,7 @@ def _rereading(
 ) -> list[dict[str, float]]:
     """Memory and price with the prompt read again, and tokens read in all for each token of the story."""
     found = []
-    for every in (25, 50, 100):
+    for every in EVERY:
         rereading = Rereading(backbone, every)
         scores = told(backbone, rows, rereading=rereading)
         lengths = [
@@ -464,6 +470,13 @@ def map_of_seeds(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for (clauses, tokens), (estimate, each) in found.items()
     ]
+
+
+def beyond(facts: Mapping[str, Any], tokens: int) -> float:
+    """The share of clauses met on a trial's map that fall due more than so many tokens after the prompt."""
+    nearest = distance_bin(tokens + 1)
+    cells = [(met, count) for _, least, met, count in facts["map"] if least >= nearest]
+    return sum(met * count for met, count in cells) / max(1, sum(count for _, count in cells))
 
 
 @dataclass(frozen=True)

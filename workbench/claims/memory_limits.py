@@ -4,6 +4,7 @@
     retrain    trained anew with one thing otherwise, on some of the seeds
     run_longer    baselines that are trained for as many updates as "tokens"
     run_bundled    the synthesiser that comes with a backbone
+    run_costs    seconds a token of a text that is written: plain, with "tokens", and with the prompt read again
     mislead    a clause that contradicts another, a text that has nothing to do with the prompt, a second prompt, too large a step
 
 Stories are those that P2 is measured on (`memory.tried_on`).
@@ -11,10 +12,12 @@ Stories are those that P2 is measured on (`memory.tried_on`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 from workbench.backbones.backbone import Backbone, load_backbone
@@ -22,6 +25,7 @@ from workbench.backbones.linear_outputs import LowRank
 from workbench.backbones.score import StoryRow, story_rows
 from workbench.claims.kept import keep
 from workbench.claims.memory import (
+    EVERY,
     STATE,
     STRENGTHS,
     TOKENS,
@@ -36,6 +40,7 @@ from workbench.claims.memory import (
     tried_on,
 )
 from workbench.data import SYNTHESISERS
+from workbench.methods.generate import GenerateConfig, generate
 from workbench.methods.injection import NOTHING, Injection
 from workbench.methods.method import Method, load_method
 from workbench.methods.rows import Rows
@@ -51,6 +56,8 @@ from workbench.training.run import Run
 SPLITS: tuple[Split, ...] = ("train", "test")
 RANKS = (1, 2, 4, 8, 16)
 LARGE = (2.0, 3.0, 5.0)
+WRITTEN, ROUNDS = 4, 5
+"""Stories that are written to see what a token costs, and how often."""
 RETRAINED: Mapping[str, Mapping[str, Any]] = {
     "keys not aligned": {"align_steps": 0},
     "matched first": {"match_steps": 75},
@@ -156,6 +163,43 @@ def run_bundled(config: MemoryConfig, name: str, folder: Path, device: str = "au
             return {split: {str(p.pop("strength")): p for p in curve} for split, curve in curves.items()}
 
         found.append(keep(home, "bundled", seed, depends, make)[0].facts)
+    return found
+
+
+def run_costs(
+    config: MemoryConfig, name: str, folder: Path, device: str = "auto"
+) -> list[dict[str, dict[str, float]]]:
+    """Seconds a token of stories that are written one by one, all of `generate` counted, over those of the plain backbone.
+
+    `every`: with the prompt read again behind so many tokens; "tokens": with the trained synthesiser. Rounds take turns, and
+    the median of their ratios counts.
+    """
+    backbone = load_backbone(name, device=device)
+    home = Path(folder) / "memory" / backbone.name.replace("/", "_")
+    found = []
+    for seed in config.numbers:
+
+        def make(seed: int = seed) -> dict[str, dict[str, float]]:
+            method = load_method(run_of(config, home, TOKENS, seed), backbone)
+            rows = tried_on(config, backbone, seed)[-WRITTEN:]
+            prompts = [str(backbone.tokenizer.decode(row.ids[1 : row.start])) for row in rows]
+
+            def seconds(method: Method | None = None, every: int = 0) -> float:
+                settings = GenerateConfig(max_new_tokens=200, reread_every=every, batch_size=1)
+                started = time.perf_counter()
+                texts = generate(backbone, prompts, method, settings)
+                tokens = sum(len(continuation_ids(backbone.tokenizer, f" {text}")) for text in texts)
+                return (time.perf_counter() - started) / tokens
+
+            rounds = []
+            for _ in range(ROUNDS):
+                bare = seconds()
+                again = {str(every): seconds(every=every) / bare for every in EVERY}
+                rounds.append({TOKENS: seconds(method) / bare, **again})
+            return {"over_plain": {key: median(one[key] for one in rounds) for key in rounds[0]}}
+
+        depends = depends_on(config, backbone, TOKENS) + repr((WRITTEN, ROUNDS, EVERY)).encode()
+        found.append(keep(home, "costs", seed, depends, make)[0].facts)
     return found
 
 

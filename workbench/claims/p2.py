@@ -19,10 +19,11 @@ from workbench.claims.memory import (
     TOKENS,
     MemoryCell,
     MemoryConfig,
+    beyond,
     map_of_seeds,
     run_memory,
 )
-from workbench.claims.memory_limits import run_bundled, run_limits, run_longer, run_retrained
+from workbench.claims.memory_limits import run_bundled, run_costs, run_limits, run_longer, run_retrained
 from workbench.claims.statistics import Estimate, mean, weakest
 from workbench.claims.study import Progress
 
@@ -76,6 +77,10 @@ class ProSGKeeps(Claim):
             "training_seconds": {
                 name: float(np.mean([f["training_seconds"] for f in cell.facts(name)])) for name in METHODS
             },
+            "twice_as_far": {
+                name: _told(mean(np.array([beyond(f, 2 * config.longest) for f in cell.facts(name)])))
+                for name in (PLAIN, *METHODS)
+            },
             "maps": {name: map_of_seeds(cell.facts(name)) for name in (PLAIN, *METHODS)},
             "cosines": _cosines(cell.facts(TOKENS)),
         }
@@ -91,6 +96,8 @@ class ProSGKeeps(Claim):
             found[cell.backbone]["retrained"] = anew
             bundled = run_bundled(config, cell.backbone, self._runs, self._device)
             found[cell.backbone]["bundled"] = _spread(bundled) if bundled else None
+            costs = run_costs(config, cell.backbone, self._runs, self._device)
+            found[cell.backbone]["rereading"] = _at_a_cost(cell, [one["over_plain"] for one in costs])
             longer = run_longer(config, cell.backbone, self._runs, self._device)
             found[cell.backbone]["longer"] = {of: _longer(cell, facts) for of, facts in longer.items()}
         return found
@@ -142,6 +149,22 @@ def _rereading(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for points in zip(*(f["rereading"] for f in facts), strict=True)
     ]
+
+
+def _at_a_cost(cell: MemoryCell, costs: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Seconds a token over the plain backbone's, with "tokens" and with the prompt read again, and how far the former leads.
+
+    nearest: how often the prompt is read again where that costs about as much.
+    """
+    ours, goal = mean([one[TOKENS] for one in costs]), cell.at(TOKENS, GOAL)
+    again = []
+    for at, point in enumerate(cell.facts(PLAIN)[0]["rereading"]):
+        every = point["every"]
+        memory = np.array([facts["rereading"][at]["memory"] for facts in cell.facts(PLAIN)])
+        cost = mean([one[str(every)] for one in costs])
+        again.append({"every": every, "seconds": _told(cost), "lead": _told(mean(goal - memory))})
+    nearest = min(again, key=lambda one: abs(one["seconds"]["effect"] - ours.effect))
+    return {"tokens": _told(ours), "again": again, "nearest": nearest["every"]}
 
 
 def _cosines(facts: Sequence[dict[str, Any]]) -> dict[str, list[float]]:

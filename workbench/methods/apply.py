@@ -64,12 +64,31 @@ def assemble(backbone: Backbone, injection: Injection, rows: Rows) -> Assembled:
     return Assembled(embeddings, rows.lengths + size)
 
 
+def given_to(backbone: Backbone, injection: Injection) -> Backbone:
+    """The backbone that is run: the injection's own view where it has one, else the one that is given.
+
+    Raises:
+        WorkbenchError: a view of another backbone, which would be run in silence in place of the one that is given.
+    """
+    view: Backbone | None = injection.view
+    if view is None:
+        return backbone
+    if not view.stands_for(backbone):
+        other = " of other weights, type or device" if view.name == backbone.name else ""
+        raise WorkbenchError(
+            f"this method was made for {view.name}, not for {backbone.name}{other}; make or load it with the backbone that "
+            "it is to run on"
+        )
+    return view
+
+
 def check_context(backbone: Backbone, needed: int, prompt: int) -> None:
-    """Refuse rows that do not fit the backbone, with the two lengths."""
+    """Refuse rows that do not fit the backbone, with the two lengths; `prompt` is what the method itself puts before them."""
     limit = backbone.context_length
     if limit is not None and needed > limit:
+        trained = f" ({prompt} of them the trained prompt)" if prompt else ""
         raise WorkbenchError(
-            f"{needed} tokens are needed ({prompt} of them the prompt), but {backbone.name} reads {limit}; "
+            f"{needed} tokens are needed{trained}, but {backbone.name} reads {limit}; "
             "shorten the prompt, set max_tokens in the text settings, or generate fewer tokens"
         )
 
@@ -95,7 +114,7 @@ def answer_logits(
     Returns:
         (N, V) logits and (N,) token ids, N the number of answer tokens, row by row.
     """
-    backbone = injection.view or backbone
+    backbone = given_to(backbone, injection)
     rows, made = _instructed(backbone, rows, injection)
     s = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
     answers = (s >= rows.answer_start[:, None]) & (s < rows.lengths[:, None])
@@ -363,7 +382,7 @@ class Decoder:
     def __init__(
         self, backbone: Backbone, rows: Rows, injection: Injection = NOTHING, watch: Watch | None = None
     ):
-        backbone = injection.view or backbone
+        backbone = given_to(backbone, injection)
         rows, made = _instructed(backbone, rows, injection)
         begins = rows.answer_start + injection.length - 1
         folded = None if made.weights is None else _folded(backbone, rows, made.weights)

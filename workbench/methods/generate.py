@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
-from workbench.methods.apply import Decoder, Watch, check_context
+from workbench.methods.apply import Decoder, Watch, check_context, given_to
 from workbench.methods.injection import NOTHING, Injection, join
 from workbench.methods.method import Method
 from workbench.methods.rereading import Rereading
@@ -164,13 +164,16 @@ def write(
     injection = made[keys[0]]
     if len(keys) > 1:
         injection = join([made[key] for key in keys], torch.tensor([keys.index(id(m)) for _, _, m in asked]))
+    given_to(backbone, injection)
+    # a prompt that is written into the weights is never cut to fit the context: it is refused below
+    limit = backbone.context_length if injection.weight_changes is None else None
     encoded = [
         encode_question(
             p,
             backbone.tokenizer,
             config.text,
             injection.length,
-            backbone.context_length,
+            limit,
             config.max_new_tokens,
         )
         for _, p, _ in asked

@@ -35,7 +35,8 @@ class Injection:
         sequence from there on or, with `cut`, leave with that layer's output. A token keeps one position in all layers.
     keys_values: for each layer (keys, values), each (K, heads, P, head size), as a cache holds them: before all else.
     state: what a recurrent backbone remembers before the first token, a cache of K rows.
-    view: the same backbone with other weights (a low-rank change, say), sharing all that is unchanged; K is 1.
+    view: the same backbone with other weights (a low-rank change, say), sharing all that is unchanged; K is 1. It is run in place
+        of the backbone that is given, which is refused unless this is a view of it (`Backbone.stands_for`).
     weight_changes: of B rows, what each row's instruction makes of the weights: a change for each of them, see `linear_outputs`,
         whose hooks are in `view`. The instruction but for its last token is read under the weights as they are, its last token
         and all that follows under the changed ones. What stands from `answer_start` on is not looked at; K is 1.

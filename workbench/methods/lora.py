@@ -23,7 +23,8 @@ from workbench.backbones.backbone import Backbone
 from workbench.backbones.linear_outputs import LowRank, fold, foldable
 from workbench.errors import WorkbenchError, unknown
 from workbench.methods.injection import Injection
-from workbench.methods.method import Method
+from workbench.methods.method import MERGED, Method
+from workbench.settings import check_settings
 
 AUTO = "auto"
 _ADAPTER = "default"  # its name inside PEFT
@@ -47,6 +48,7 @@ class LoRAConfig:
         if self.targets != AUTO:  # JSON gives a list, a shell one word
             named = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
             object.__setattr__(self, "targets", named)
+        check_settings(type(self), vars(self), "a LoRA")
         if self.rank < 1:
             raise WorkbenchError(f"a LoRA of rank {self.rank} changes nothing; give rank=1 or more")
         if not self.alpha > 0:
@@ -115,7 +117,7 @@ class LoRA(Method):
             WorkbenchError: a changed layer that is no plain matrix (quantised, say).
         """
         merged = self.backbone.view()
-        merged.name = f"{self.backbone.name} with a LoRA merged"
+        merged.name = self.backbone.name + MERGED
         changes = {}
         for place, name in self.places.items():
             layer = merged.model.get_submodule(name)

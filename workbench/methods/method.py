@@ -27,6 +27,9 @@ from workbench.tasks.encode import TextConfig
 
 _loading: ContextVar[bool] = ContextVar("a method is being loaded", default=False)
 
+MERGED = " with a LoRA merged"
+"""What the name of a backbone gets for each LoRA in its matrices; by the whole name there is nothing to load."""
+
 METHODS: dict[str, type[Method]] = {}
 """Kinds of method that can be made and loaded, by name."""
 
@@ -107,6 +110,13 @@ class Method(nn.Module):
         """What the update after `done` others lowers instead of the answers' nats: (), differentiable; None: those nats."""
         return None
 
+    def beside(self, done: int) -> dict[str, Any]:
+        """What the updates after `done` others need and the configuration does not say, by the attribute that holds it, as JSON.
+
+        A run writes down that of its start, and is resumed with the same or not at all.
+        """
+        return {}
+
     def measure(self, rows: Rows) -> dict[str, float]:
         """Numbers of its own that belong to a look at validation rows; written down with loss and accuracy."""
         return {}
@@ -172,7 +182,8 @@ def load_method(folder: str | Path, backbone: Backbone) -> Method:
     """Load a method saved by `Method.save` or trained in a run (its folder `method/`, or the run itself).
 
     Raises:
-        WorkbenchError: no method there, a damaged file, or a backbone of another width or depth.
+        WorkbenchError: no method there, a damaged file, a backbone of another width or depth, or one without the LoRAs that
+            were merged into that of the method.
     """
     folder = Path(folder)
     if not (folder / "method.json").is_file() and (folder / "method" / "method.json").is_file():
@@ -185,6 +196,7 @@ def load_method(folder: str | Path, backbone: Backbone) -> Method:
                 f"the method in {folder} was made for {made_for['name']} ({key} {made_for[key]}), "
                 f"but {backbone.name} has {key} {have}; load it onto the backbone that it was trained on"
             )
+    check_merged(f"the method in {folder}", made_for["name"], backbone.name, "load it onto")
     cls = METHODS[facts["kind"]]
     token = _loading.set(True)
     try:
@@ -199,6 +211,18 @@ def load_method(folder: str | Path, backbone: Backbone) -> Method:
             f"the file {folder / 'method.safetensors'} is damaged or missing; train again"
         ) from error
     return method.to(backbone.device)
+
+
+def check_merged(what: str, made_for: str, given: str, do: str) -> None:
+    """Refuse a backbone, by its name, that has fewer LoRAs merged than the one that something was made for.
+
+    do: what is to be done with the right backbone, up to its name: "load it onto".
+    """
+    if made_for.count(MERGED) > given.count(MERGED):
+        raise WorkbenchError(
+            f"{what} was made for {made_for}, not for {given}; load the LoRA onto that, merge it by `merged()`, and {do} the "
+            "backbone that this gives"
+        )
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

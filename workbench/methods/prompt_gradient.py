@@ -7,7 +7,8 @@
 
 A linear layer y = W x that reads T tokens has the gradient Σ_t δ_t x_tᵀ, δ_t being the gradient at its output, so a change of
 W by a gradient has as many terms as the prompt has tokens: it is kept as factors and never written out. The prompt's loss is
-that of its own next tokens, summed over them, in nats. Nothing is trained here, and the answer is never read.
+that of its own next tokens, summed over them, in nats. Nothing is trained here, and the answer is never read. Factors are
+float32 (float64) under a half-precision backbone too: squares of a gradient's numbers leave the range of float16.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def read_prompts(view: Backbone, writers: Sequence[Writer], rows: Rows) -> Promp
     Raises:
         WorkbenchError: a prompt of fewer than two tokens, which has no next token of its own.
     """
-    _check(rows)
+    _check(view, rows)
     return _joined([_read(view, writers, part, order) for part, order in _parts(view, rows)], len(rows))
 
 
@@ -104,18 +105,19 @@ def _read(
 
 
 def decorrelated(inputs: Tensor, real: Tensor, ridge: float) -> Tensor:
-    """What a writer read at T tokens as keys, λ (X Xᵀ/s + λ)⁻¹ X / s, s being the mean of |x|² (ours). (B, T, in) in and out.
+    """What a writer read at T tokens as keys, λ (X Xᵀ/s + λ)⁻¹ X / s, s being the mean of |x|² (ours). (B, T, in) to the same
+    in float32 (float64).
 
     A change Σ_t δ_t x_tᵀ answers a later x by Σ_t δ_t (x_tᵀ x), and inputs are alike: nearly all of that is what any x brings up,
     a constant that costs and tells nothing. With keys that are decorrelated over the prompt, as ridge regression has them,
     W moves by about δ_t for x_t itself and little for what is common (`ridge` λ; with λ → ∞ they are x/s).
     """
     with torch.no_grad():
-        x = _exact(inputs)
+        x = exact(inputs)
         size = (x.square().sum((1, 2)) / real.sum(1).clamp(min=1)).clamp(min=1e-30)[:, None, None]
         alike = x @ x.transpose(1, 2) / size
         spread = ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        return (ridge * torch.linalg.solve(alike + spread, x) / size).to(inputs)
+        return ridge * torch.linalg.solve(alike + spread, x) / size
 
 
 def true_gradient(
@@ -135,7 +137,7 @@ def true_gradient(
     Returns:
         Name of a writer to the change of B rows, of rank `steps` · T at most.
     """
-    _check(rows)
+    _check(view, rows)
     made = [(_descend(view, writers, part, step_size, steps, ridge), o) for part, o in _parts(view, rows)]
     changes = {}
     for writer in writers:
@@ -183,8 +185,8 @@ def _descend(
             found = torch.autograd.grad(_nats(logits, rows, real).sum(), [probes[w.name] for w in writers])
         for writer, delta in zip(writers, found, strict=True):
             keys = inputs[writer.name]
-            keys = decorrelated(keys, real, ridge) if ridge else keys
-            step = LowRank(-step_size * (delta * real[..., None]).transpose(1, 2), keys)
+            keys = decorrelated(keys, real, ridge) if ridge else exact(keys)
+            step = LowRank(-step_size * (exact(delta) * real[..., None]).transpose(1, 2), keys)
             before = changes.get(writer.name)
             changes[writer.name] = step if before is None else added(before, step)
     return changes
@@ -206,8 +208,8 @@ def cut(change: LowRank, rank: int) -> LowRank:
         return change
     up, down = change
     with torch.no_grad():
-        left, upper = torch.linalg.qr(_exact(up))
-        right, lower = torch.linalg.qr(_exact(down).transpose(1, 2))
+        left, upper = torch.linalg.qr(exact(up))
+        right, lower = torch.linalg.qr(exact(down).transpose(1, 2))
         directions = torch.linalg.svd(upper @ lower.transpose(1, 2), full_matrices=False)
         p = (left @ directions.U[:, :, :rank]).to(up)
         q = (right @ directions.Vh[:, :rank].transpose(1, 2)).to(down)
@@ -220,13 +222,14 @@ def cut(change: LowRank, rank: int) -> LowRank:
 
 def singular_values(change: LowRank) -> Tensor:
     """(B, k) of each row's change, the largest first; k is the smaller of the rank and the sides of the matrix."""
-    upper = torch.linalg.qr(_exact(change.up)).R
-    lower = torch.linalg.qr(_exact(change.down).transpose(1, 2)).R
+    upper = torch.linalg.qr(exact(change.up)).R
+    lower = torch.linalg.qr(exact(change.down).transpose(1, 2)).R
     return torch.linalg.svdvals(upper @ lower.transpose(1, 2))
 
 
 def inner(one: LowRank, other: LowRank) -> Tensor:
     """(B,) the sum over all entries of the product of two changes, from their factors."""
+    one, other = (LowRank(exact(change.up), exact(change.down)) for change in (one, other))
     return ((one.up.transpose(1, 2) @ other.up) * (one.down @ other.down.transpose(1, 2))).sum((1, 2))
 
 
@@ -236,17 +239,19 @@ def cosine(one: LowRank, other: LowRank) -> Tensor:
     return inner(one, other) / lengths  # the gradient at nothing is finite, and points to the other
 
 
-def _exact(x: Tensor) -> Tensor:
-    """The same in float32, or in float64 if it is."""
+def exact(x: Tensor) -> Tensor:
+    """The same in float32, or in float64 if it is: what products and norms of a half-precision backbone's numbers are made in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _check(rows: Rows) -> None:
+def _check(view: Backbone, rows: Rows) -> None:
     short = (rows.answer_start < 2).nonzero()[:, 0].tolist()
     if short:
+        read = rows.ids[short[0], : int(rows.answer_start[short[0]])].tolist()
+        empty = read in ([], [getattr(view.tokenizer, "bos_token_id", None)])
         raise WorkbenchError(
-            f"prompt {short[0]} has {int(rows.answer_start[short[0]])} tokens, and a gradient needs two, one to predict the "
-            "other; write a longer prompt"
+            f"prompt {short[0]} {'is empty' if empty else 'has 1 token'}, and a gradient needs two tokens, one to predict the "
+            f"other; write {'what the text begins with' if empty else 'a longer prompt'}"
         )
 
 
@@ -273,7 +278,7 @@ def _real(rows: Rows) -> Tensor:
 
 def _nats(logits: Tensor, rows: Rows, real: Tensor) -> Tensor:
     """(B,) nats of the prompts' next tokens, from logits (N, V) where `real` is."""
-    nats = torch.nn.functional.cross_entropy(_exact(logits), rows.ids[:, 1:][real], reduction="none")
+    nats = torch.nn.functional.cross_entropy(exact(logits), rows.ids[:, 1:][real], reduction="none")
     row = real.nonzero()[:, 0]
     return torch.zeros(len(real), device=nats.device, dtype=nats.dtype).index_add(0, row, nats)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from workbench.backbones.linear_outputs import LowRank
 from workbench.backbones.writers import Writer
-from workbench.methods.prompt_gradient import PromptReading, decorrelated
+from workbench.methods.prompt_gradient import PromptReading, decorrelated, exact
 from workbench.methods.rows import Rows
 
 SHARPNESS = 8.0
@@ -31,9 +31,9 @@ def error_change(reading: PromptReading, writer: Writer, step_size: float, ridge
 
     With a ridge x_t are `decorrelated`.
     """
-    delta = reading.error * reading.factors[writer.name]
+    delta = exact(reading.error) * reading.factors[writer.name]
     keys = reading.inputs[writer.name]
-    keys = decorrelated(keys, reading.real, ridge) if ridge else keys
+    keys = decorrelated(keys, reading.real, ridge) if ridge else exact(keys)
     return LowRank(-step_size * delta.transpose(1, 2), keys)
 
 

@@ -13,11 +13,13 @@ come from is the source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from typing import Any, Literal, get_args
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from workbench.backbones.backbone import Backbone
@@ -31,12 +33,14 @@ from workbench.methods.prompt_gradient import (
     cosine,
     cut,
     decorrelated,
+    exact,
     read_prompts,
     singular_values,
     true_gradient,
 )
 from workbench.methods.rows import Rows
 from workbench.methods.synthesisers import StateSynthesiser, TokenSynthesiser, copying_loss, error_change
+from workbench.settings import check_settings
 
 Source = Literal["tokens", "state", "error", "gradient"]
 
@@ -79,8 +83,11 @@ class SyntheticGradientConfig:
     """Seed of the synthesiser's start."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "matrices"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives a list
+        for name in ("layers", "matrices"):  # JSON gives a list; a single one may stand for itself
+            given = getattr(self, name)
+            several = isinstance(given, Iterable) and not isinstance(given, str)
+            object.__setattr__(self, name, tuple(given) if several else (given,))
+        check_settings(type(self), vars(self), "a synthetic gradient")
         if self.source not in get_args(Source):
             raise unknown("source of a synthetic gradient", self.source, get_args(Source))
         if min(self.rank, self.match_steps, self.align_steps) < 0 or self.steps < 1 or self.hidden < 1:
@@ -114,6 +121,7 @@ class SyntheticGradient(Method):
         view: the backbone with hooks that add a row's change.
         strength: by what every change is multiplied, 1.0; may be set, to sweep it.
         teacher: another synthetic gradient on the same matrices, whose changes are matched in place of the true gradient; None.
+            No part of this one: it is not saved with it, and a run that is resumed while there is something to match needs it set again.
 
     Raises:
         WorkbenchError: layers or matrices that the backbone does not have, a rank larger than a matrix, or the source "state" on
@@ -168,6 +176,12 @@ class SyntheticGradient(Method):
             self.double()
         self.to(backbone.device)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "teacher":  # no part of this module, or it would be trained and saved with it
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def injection(self) -> Injection:
         """The view, and what it makes of each row's prompt."""
         return Injection(view=self.view, weight_changes=self.changes, forget=self.config.forget)
@@ -211,6 +225,17 @@ class SyntheticGradient(Method):
             taught = None if self.teacher is None else self.teacher.changes(rows)
         true = taught or true_gradient(self.view, self.writers, rows)
         return 1 - torch.stack([cosine(made[w.name], true[w.name]).mean() for w in self.writers]).mean()
+
+    def beside(self, done: int) -> dict[str, Any]:
+        """The teacher, while there is something to match: its configuration and a checksum of its weights; None for none."""
+        last = self.config.align_steps + self.config.match_steps
+        if not self.config.match_steps or done >= last:
+            return {}
+        of = self.teacher
+        if of is None:
+            return {"teacher": None}
+        weights = save({k: v.detach().cpu().contiguous() for k, v in of.state_dict().items()})
+        return {"teacher": {"config": asdict(of.config), "weights": sha256(weights).hexdigest()[:16]}}
 
     def objective_of_keys(self, rows: Rows) -> Tensor:
         """The `copying_loss` of the source "tokens" on whole rows, (), differentiable in what makes keys."""
@@ -323,7 +348,7 @@ def _sizes(view: Backbone, writers: Sequence[Writer], ridge: float) -> tuple[flo
     reading = read_prompts(view, writers, Rows(ids, lengths, lengths, 0 * lengths))
 
     def size(x: Tensor) -> float:
-        return float(x.square().mean().sqrt())
+        return float(exact(x).square().mean().sqrt())
 
     keys = {
         name: size(decorrelated(x, reading.real, ridge) if ridge else x) for name, x in reading.inputs.items()

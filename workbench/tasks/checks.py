@@ -101,9 +101,9 @@ class MustMatch:
             raise WorkbenchError(f"{self.name} is {self.pattern!r}; give a regular expression")
         try:
             re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise WorkbenchError(
-                f"{self.name} {self.pattern!r} is no regular expression ({error}); write it as Python's re does"
+                f"{self.name} {self.pattern!r:.60} is no regular expression ({error}); write it as Python's re does"
             ) from None
 
     def __call__(self, answer: str) -> Verdict:

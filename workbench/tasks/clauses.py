@@ -215,6 +215,8 @@ def from_row(row: Mapping[str, Any]) -> ClausePrompt:
         BadRow: names the field and what is wrong with it.
     """
     prompt = text_of(look_up(row, "prompt"), "prompt")
+    if not prompt.strip():
+        raise BadRow("the field 'prompt' is empty; write what is asked for")
     given = look_up(row, "clauses")
     if not isinstance(given, Sequence) or isinstance(given, str | bytes) or not given:
         raise BadRow("the field 'clauses' is no list of clauses; write [{'text': …, 'check': {…}}, …]")

@@ -95,6 +95,32 @@ def test_the_layer_slider_moves_points_less_than_maps_on_their_own(trace: Trace)
     assert np.mean(together) < 0.85 * np.mean(apart), (together, apart)
 
 
+@pytest.mark.parametrize("kind", ["pca", "umap", "tsne"])
+def test_a_layer_whose_vectors_are_all_the_same_is_shown_and_said(
+    backbone: wb.Backbone, texts: dict[str, list[wb.Example]], kind: str, tmp_path: Path
+) -> None:
+    """Protects the last token of each text where all end alike: its embedding is one, what layers make of it are many."""
+    ends = {"running": texts["running"][:6], "stories": list(wb.load_task("stories").examples(n=6))}
+    one = wb.trace(backbone, ends, positions="last")
+    method = wb.SoftPrompt(backbone, tokens=4, prior=wb.priors.Shell(radius=4))
+    two = wb.trace(backbone, ends, positions="last", method=method)
+    assert (one["layer 0"] == one["layer 0"][0]).all(), "or else this tests nothing"
+    for given, who in ((one, ""), ({"a < b": one, "prompt": two}, " of a &lt; b")):
+        view = ActivationMap(given, "layer 0", kind=kind, cache=tmp_path)
+        assert not view.data()[["x", "y"]].to_numpy().any() and not view.data()["off"].any()
+        for place in one.places:
+            view.place = place
+            assert np.isfinite(view.data()[["x", "y"]].to_numpy()).all()
+            said, alike = str(view.figure().layout.title.text).replace("<br>", " "), place == "layer 0"
+            assert (f"all vectors{who} are the same here, so the map is one point" in said) == alike
+            assert check_figure(view.figure()) == []
+        assert len(view.animated().frames) == len(one.places)
+        view.place = "layer 0"
+        figure = view.figure()
+        assert tuple(figure.layout.xaxis.range) == tuple(figure.layout.yaxis.range) == (-1, 1)
+        assert "variance" not in figure.layout.title.text and "distances" not in figure.layout.title.text
+
+
 def test_colours_say_what_their_names_say(trace: Trace, prompted: Trace) -> None:
     traces = Traces({"none": trace, "prompt": prompted})
     for colour in ("task", "token", "run", "correctness"):

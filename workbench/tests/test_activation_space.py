@@ -130,8 +130,15 @@ def test_a_trace_that_was_stopped_goes_on_and_loses_nothing(
     later = panel_in(tmp_path, backbone)
     assert "Interrupted after" in later._status.value and not later._go_on.disabled
     monkeypatch.setattr(Tracing, "_heard", heard)
+    later._colour.value = "correctness"
+    until(lambda: later.map.scores != {})
+    assert len(later.map.scores["no prompt"]) == len(part.texts)
     later._go_on.click()
     later.wait(120)
+    until(lambda: len(later.map.data()) == 120)
+    until(lambda: len(later.map.scores.get("no prompt", ())) == 120)
+    later.wait(60)
+    assert later.numbers.data()["texts"].eq(120).all() and "index" not in later._status.value
     whole = later.traced.trace("00")  # type: ignore[union-attr]
     assert whole is not None and whole.complete and len(whole.texts) == 120
     loaded = wb.load_backbone(backbone)
@@ -161,8 +168,9 @@ def test_what_is_wrong_is_said_at_its_field(backbone: str, tmp_path: Path) -> No
         panel.trace()
         until(lambda: bool(panel.form.errors))
         assert any(part in panel.form.errors[field] for part in said.split("|")), panel.form.errors
-        note = panel.form._rows[field].children[-1].value
-        assert "wb-wrong-text" in note and not list((tmp_path / "space").glob(f"*/{ASKED}"))
+        note = panel.form._rows[field].children[-1]
+        until(lambda note=note: "wb-wrong-text" in note.value)  # type: ignore[misc]
+        assert not list((tmp_path / "space").glob(f"*/{ASKED}"))
         panel.form.value = before
         assert not panel.form.errors
     for button, said in (
@@ -180,7 +188,49 @@ def test_what_is_wrong_is_said_at_its_field(backbone: str, tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.json").write_text(json.dumps(other))
     with pytest.raises(wb.WorkbenchError, match="tiny-rwkv"):
-        replace(TraceSettings(backbone), run=str(tmp_path / "other"))
+        replace(TraceSettings(backbone), run=str(tmp_path / "other")).look()
+    panel.close()
+
+
+def test_what_was_traced_is_shown_when_what_it_was_made_of_has_moved(backbone: str, tmp_path: Path) -> None:
+    """Protects the cell that is run again a month later: a file of one's own is elsewhere, or what is kept is damaged."""
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"prompt": f"a b {n}", "answer": "c"}) + "\n" for n in range(4)))
+    panel = panel_in(tmp_path, backbone, files=(str(own),))
+    panel.trace()
+    panel.wait(60)
+    rows = len(panel.map.data())
+    panel.close()
+    own.rename(tmp_path / "moved.jsonl")
+    ActivationSpace._works.clear()
+    later = panel_in(tmp_path, backbone)
+    later.wait(60)
+    assert len(later.map.data()) == rows and "own.jsonl" in later.form.errors["files"]
+    later.close()
+    assert later.traced is not None
+    (later.traced.home / ASKED).write_text("{")
+    anew = panel_in(tmp_path, backbone)
+    assert "no readable traces" in anew._status.value and not anew._trace.disabled
+    anew.trace()
+    anew.wait(60)
+    assert len(anew.map.data()) == 24
+    anew.close()
+
+
+def test_runs_of_one_name_are_told_apart(backbone: str, tmp_path: Path) -> None:
+    """Protects a walk: two notebooks number their runs from one, and neither's text stands for the other's."""
+    panel = traced_in(tmp_path, backbone)
+    for folder in ("first", "second"):
+        config = wb.JobConfig(backbone, "find-person", settings={"tokens": 2}, fit=wb.FitConfig(steps=1))
+        assert Job(config, tmp_path / folder / "0001").start().wait() == "finished"
+    panel._looked = -1e9
+    panel.refresh()
+    assert {label for label, _ in panel._with.options} == {"no prompt", "first/0001", "second/0001"}
+    for folder in ("first", "second"):
+        panel._with.value = str((tmp_path / folder / "0001").resolve())
+        panel.write()
+        panel.wait(60)
+        assert panel._fault is None and [*panel.walk.walks] == ["no prompt", "0001"]
     panel.close()
 
 
@@ -283,6 +333,16 @@ def test_scores_are_those_of_the_answers(tmp_path: Path) -> None:
         wb.load_backbone("tiny-llama"), wb.load_task("find-person"), split="train", n=6, seed=0
     )
     assert scores[:6] == [row["score"] for row in said.rows]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\r\n"])
+def test_texts_of_a_selection_may_hold_any_end_of_a_line(end: str, tmp_path: Path) -> None:
+    """Web text has U+2028 inside; a line of the file ends at its newline alone."""
+    examples = [wb.Example(f"{n}{end}and one is", f" {n}{end}more") for n in range(3)]
+    kept = Selection.keep(tmp_path, "broken lines", examples, ["a"] * 3)
+    assert [(task, one.prompt, one.answer) for task, one in kept.texts] == [
+        ("a", one.prompt, one.answer) for one in examples
+    ]
 
 
 def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -143,3 +144,26 @@ def test_model_without_blocks_is_refused() -> None:
     model.config.num_hidden_layers = 17  # type: ignore[union-attr]
     with pytest.raises(WorkbenchError, match="no list of its 17 layers"):
         Backbone(model, zoo.tokenizer(), "odd")  # type: ignore[arg-type]
+
+
+def test_a_view_knows_what_it_is_a_view_of(folder: Path) -> None:
+    """Views, copies and the same files stand for one another; other weights, types and architectures do not."""
+    backbone = zoo.backbone("llama")
+    view = backbone.view()
+    again = view.view()
+    assert backbone.origin is None and view.origin is backbone and again.origin is view
+    copied, loaded = copy.deepcopy(view), load_backbone(folder, device="cpu")
+    alike = [backbone, view, again, copied, loaded, loaded.view()]
+    assert all(one.stands_for(other) for one in alike for other in alike)
+    assert copied.origin is not None and copied.origin is not backbone
+    other = Backbone(zoo.make_model("llama", seed=1), zoo.tokenizer(), "small-llama")  # type: ignore[arg-type]
+    exact = load_backbone(folder, device="cpu", dtype="float64")
+    for stranger in (other, exact, zoo.backbone("mistral"), zoo.backbone("rwkv")):
+        for one in (stranger, stranger.view()):
+            assert not any(a.stands_for(b) for two in alike for a, b in ((one, two), (two, one)))
+    changed = (
+        backbone.view()
+    )  # a view may have weights of its own, and is then run for what it is a view of and no other view
+    changed.model.lm_head.weight = torch.nn.Parameter(-changed.model.lm_head.weight, requires_grad=False)
+    assert changed.stands_for(backbone) and not changed.view().stands_for(backbone)
+    assert not view.stands_for(changed)

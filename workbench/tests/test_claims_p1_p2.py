@@ -26,14 +26,16 @@ from workbench.claims.memory import (
     MapsConfig,
     MemoryCell,
     MemoryConfig,
+    at_strength,
     run_of,
     told,
 )
 from workbench.claims.memory_limits import ablate, behind, contradicted, followed, only
 from workbench.claims.p1 import RecurrentForgets
-from workbench.claims.p2 import PRICES, ProSGKeeps, _longer
+from workbench.claims.p2 import PRICES, ProSGKeeps, _at_a_cost, _longer
 from workbench.claims.rule import load_rule
 from workbench.methods.apply import answer_logits
+from workbench.methods.method import load_method
 from workbench.methods.prompt_bias import PromptBias
 from workbench.methods.rereading import Rereading
 from workbench.methods.rows import Rows
@@ -161,7 +163,7 @@ def test_what_is_trained_has_about_as_many_parameters() -> None:
 
 def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects hours of training: what is there is not made again, and a trial's facts are all that the claim asks for."""
-    monkeypatch.setattr(study, "METHODS", (TOKENS, "error"))
+    monkeypatch.setattr(study, "METHODS", (TOKENS, "error", "prompt-bias"))
     monkeypatch.setattr(study, "HARD", 2.0)
     monkeypatch.setattr(study, "map_cells", lambda cases: [(2, 40)] * 10)
     monkeypatch.setattr(study, "CLAUSES", (1, 2, 2, 4))
@@ -176,6 +178,16 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     facts = cell.facts(TOKENS)[0]
     assert facts["looks"] and facts["training_seconds"] > 0 and len(facts["curve"]) == len(STRENGTHS[TOKENS])
     assert json.dumps(facts)
+
+    backbone, home, early = load_backbone("tiny-rwkv"), tmp_path / "memory" / "tiny-rwkv", 0
+    for name in (TOKENS, "prompt-bias"):  # a map is that of the strength beside it
+        for seed, facts in zip(config.numbers, cell.facts(name), strict=True):
+            method, best = load_method(run_of(config, home, name, seed), backbone), facts["map_strength"]
+            rows = story_rows(backbone.tokenizer, study.map_cells(config.cases), "train", 2000 + seed)
+            fresh = told(backbone, rows, at_strength(backbone, name, method, best))
+            assert fresh.nats() == pytest.approx(facts["map_nats"])
+            early += int(best != STRENGTHS[name][-1])
+    assert early, "no sweep went on after its best"
 
     def refuse(*_: object) -> None:
         raise AssertionError("made again")
@@ -200,10 +212,16 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [len(f["curve"]) for f in longer] == [len(STRENGTHS["lora"])] * 2
     run = run_of(as_long, tmp_path / "memory" / "tiny-rwkv", "lora", config.numbers[0])
     assert len(Run(run).metrics()) == as_long.steps > config.steps
-    told = _longer(cell, longer)
-    assert (
-        set(told["leads"]) == {str(price) for price in PRICES} and told["curve"][0]["memory"]["effect"] >= 0
-    )
+    beside = _longer(cell, longer)
+    assert set(beside["leads"]) == {str(price) for price in PRICES}
+    assert beside["curve"][0]["memory"]["effect"] >= 0
+
+    monkeypatch.setattr(limits, "WRITTEN", 1)
+    monkeypatch.setattr(limits, "ROUNDS", 1)
+    costs = [one["over_plain"] for one in limits.run_costs(config, "tiny-rwkv", tmp_path)]
+    assert len(costs) == 2 and all(cost > 0 for cost in costs[0].values())
+    again = _at_a_cost(cell, costs)
+    assert {one["every"] for one in again["again"]} == set(study.EVERY) and again["nearest"] in study.EVERY
     study.hard_cells.cache_clear()
 
 

@@ -194,6 +194,8 @@ def test_checks_are_read_as_they_describe_themselves() -> None:
         ({"must_contain": "a", "must_match": "b"}, "a clause has one check"),
         ({"must_contain": []}, r"must_contain is \[\]"),
         ({"must_match": "("}, "is no regular expression"),
+        ({"must_match": "a{99999999999}"}, "is no regular expression .the repetition number is too large"),
+        ({"must_match": "(" * 5000}, "is no regular expression .maximum recursion depth"),
         ({"must_choose": "sad"}, "label words stand in 'among'"),
         ({"must_choose": "sad", "among": ["happy"]}, "none of the label words happy"),
         ({"small_world": 1}, "write true"),
@@ -228,11 +230,16 @@ def test_prompts_are_read_from_a_file(tmp_path: Path) -> None:
     [
         ('{"prompt": "a"', "line 2: it is not JSON"),
         ({"clauses": []}, "line 2: no field is called 'prompt'"),
+        ({"prompt": " ", "clauses": [{"text": "a"}]}, "line 2: the field 'prompt' is empty"),
         ({"prompt": "a", "clauses": []}, "line 2: the field 'clauses' is no list of clauses"),
         ({"prompt": "a", "clauses": ["a"]}, "line 2: the field 'clauses.0' is 'a'"),
         ({"prompt": "a", "clauses": [{"text": "b"}]}, "line 2: the field 'clauses': the clause 'b' does not occur"),
         (
             {"prompt": "a", "clauses": [{"text": "a", "check": {"must_match": "("}}]},
+            "line 2: the field 'clauses.0.check': must_match",
+        ),
+        (
+            {"prompt": "a", "clauses": [{"text": "a", "check": {"must_match": "a{99999999999}"}}]},
             "line 2: the field 'clauses.0.check': must_match",
         ),
     ],

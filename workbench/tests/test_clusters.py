@@ -165,7 +165,7 @@ def test_tasks_that_are_far_apart_are_seen_by_every_measure() -> None:
     vectors, task, text = world(0, shift=40.0, own=0.2)
     table = measure_layers({"layer": vectors}, task, text, neighbours=5).set_index("measure")
     told = table.drop("dimension")
-    assert (told.low > told.chance_high).all()
+    assert (told.low.fillna(told.value) > told.chance_high).all()
     assert told.loc[["purity", "probe"]].value.tolist() == [1, 1] and table.loc["silhouette"].value > 0.9
     assert table.loc["hdbscan"].value > 0.9 and table.loc["separation"].value > 10
     assert table.loc["probe"].low == pytest.approx(0.025 ** (1 / 24)) and table.loc["probe"].high == 1
@@ -191,6 +191,33 @@ def test_intervals_hold_chance_as_often_as_they_say() -> None:
         assert one.chance.mean() == pytest.approx(truth, abs=0.02), name
         inside = (one.chance_low <= one.value) & (one.value <= one.chance_high)
         assert inside.mean() == pytest.approx(0.95, abs=3 * error), name
+
+
+@pytest.mark.parametrize(("texts", "rows"), [(6, 1), (10, 1), (6, 4)])
+def test_few_texts_give_an_interval_as_honest_as_many(texts: int, rows: int) -> None:
+    """Purity as it is by default, where ten neighbours would be all rows of a half, and every half would say the same."""
+    times, truth = 60, (texts - 1) / (2 * texts - 1)
+    found = pd.concat(
+        measure_layers({"layer": vectors}, task, text, ["purity"], draws=60, seed=seed)
+        for seed in range(times)
+        for vectors, task, text in [world(seed, texts=texts, rows=rows)]
+    )
+    assert covered(found, truth) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / times)
+    apart, task, text = world(0, texts=texts, rows=rows, shift=40.0, own=0.2)
+    assert values(apart, task, text)["purity"] == 1
+
+
+def test_what_no_half_can_tell_has_no_interval() -> None:
+    """No clusters are found in any half of one ball: that is no proof that there are none."""
+    dice = np.random.default_rng(1)
+    table = measure_layers({"layer": dice.normal(size=(16, 6))}, [0, 1] * 8, measures=["hdbscan"])
+    assert table.value[0] == 0 and np.isnan(table.low[0]) and np.isnan(table.high[0])
+
+
+def test_the_fewest_rows_that_can_be_measured() -> None:
+    """Two tasks of two texts: a value for every measure that has one, and no interval."""
+    table = measure_layers({"layer": np.random.default_rng(0).normal(size=(4, 3))}, [0, 0, 1, 1])
+    assert table.value.notna().sum() >= 5 and table.low.isna().all()
 
 
 def test_intervals_hold_the_truth_where_there_are_clusters() -> None:
@@ -383,6 +410,7 @@ def test_every_measure_says_what_it_is() -> None:
     [
         (lambda x, t: measure_layers({"l": x}, t, measures=["purty"]), "purity"),
         (lambda x, t: measure_layers({"l": x}, t, neighbours=0), "neighbours=1"),
+        (lambda x, t: measure_layers({"l": x}, t, confidence=95), "between 0 and 1"),
         (lambda x, t: measure_layers({"l": x[:5]}, t), "shape"),
         (lambda x, t: measure_layers({"l": x * np.nan}, t), "finite"),
         (lambda x, t: measure_layers({"l": x}, t, ["same"] * 8), "two tasks"),

@@ -140,6 +140,11 @@ def test_states_and_missing_controls() -> None:
     first = {layer: vectors[0] for layer, vectors in states.items()}
     found = MEASURES["state_cosine"](steps(states=states, first_state=first))
     assert found == pytest.approx(np.array([[1.0, 1.0], [0.0, -1.0]]))
+    other = {0: torch.tensor([[1.0, 0.0], [2.0, 0.0]]), 2: torch.tensor([[3.0], [5.0]])}
+    found = MEASURES["clause_state"](steps(states=states, states_without=[other]))
+    assert found == pytest.approx(np.array([[0.0], [1 - (0 - 1) / 2]])), (
+        "the same, then right angles and opposite"
+    )
     assert np.isnan(MEASURES["control_influence"](steps(swapped=[None]))).all()
 
 
@@ -217,7 +222,7 @@ def test_a_clause_that_is_not_taken_out_has_no_influence(monkeypatch: pytest.Mon
 def all_measures(backbone: Backbone) -> list[str]:
     names = [name for name, m in MEASURES.items() if not {"states", "attention", "probes"} & set(m.needs)]
     if can_read_state(backbone):
-        names.append("state_cosine")
+        names += ["state_cosine", "clause_state"]
     if backbone.kind == "attention":
         names.append("attention_mass")
     return names
@@ -367,24 +372,32 @@ def test_restoration_reads_the_prompt_once_more(architecture: str) -> None:
 # --- states, attention, probes
 
 
+def states_after(backbone: Backbone, ids: Sequence[int]) -> list[np.ndarray]:
+    """The state of each layer once these tokens are read, from nothing."""
+    embeddings, mask = backbone.embed(torch.tensor([list(ids)])), torch.ones(1, len(ids), dtype=torch.bool)
+    with torch.no_grad():
+        state = rwkv.forward(backbone.model, embeddings, mask, None).state
+    return [read_state(backbone, state, layer)[0].numpy() for layer in range(backbone.num_layers)]
+
+
 def test_states_are_those_after_each_prefix() -> None:
     """The state at a step, and right after the prompt, against a run of each prefix from nothing."""
     backbone = exact("rwkv")
     tokens = continuation_ids(backbone.tokenizer, TEXT)
     seen = forgetting(backbone, PROMPT, continuation=TEXT, measures=["state_cosine"])
     row = row_of(backbone, PROMPT.prompt, tokens)
-    found = []
-    for end in range(row.answer_start, len(row.ids)):
-        embeddings = backbone.embed(torch.tensor([row.ids[:end]]))
-        mask = torch.ones(1, end, dtype=torch.bool)
-        with torch.no_grad():
-            state = rwkv.forward(backbone.model, embeddings, mask, None).state
-        found.append([read_state(backbone, state, layer)[0].numpy() for layer in range(backbone.num_layers)])
+    found = [states_after(backbone, row.ids[:end]) for end in range(row.answer_start, len(row.ids))]
     cosines = [
         [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(now, found[0], strict=True)]
         for now in found
     ]
     assert distance(seen.values["state_cosine"], cosines) < TOLERANCE
+    held = forgetting(backbone, PROMPT, continuation=TEXT, measures=["clause_state"]).values["clause_state"]
+    last = states_after(backbone, row_of(backbone, PROMPT.without(0), tokens).ids[:-1])
+    turned = [
+        1 - float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(found[-1], last, strict=True)
+    ]
+    assert held[-1, 0] == pytest.approx(np.mean(turned), abs=1e-6) and (held > 0).all()
     assert seen.values["state_cosine"][0] == pytest.approx(1.0)
     assert set(seen.table.layer) == set(range(backbone.num_layers)) and set(seen.table.clause) == {0}
 
@@ -662,6 +675,9 @@ def test_without_bos_a_text_alone_begins_with_eos() -> None:
     [
         ({"prompt": "  "}, "the prompt is empty"),
         ({"clauses": []}, "has no clauses"),
+        ({"prompt": [PROMPT.prompt]}, "the prompt is .'write a story .*; give one text"),
+        ({"clauses": [3]}, "a clause is 3; give a part of the prompt's text"),
+        ({"clauses": "hat : red ."}, "the clause 'hat : red .' does not occur in the prompt"),
         ({"clauses": ["hat : red ."]}, "the clause 'hat : red .' does not occur in the prompt"),
         ({"continuation": "a" * 300}, "but small-llama reads 256"),
         ({"config": GenerateConfig(max_new_tokens=300)}, "but small-llama reads 256"),
@@ -682,6 +698,36 @@ def test_bad_input_is_one_sentence(asked: dict[str, Any], words: str) -> None:
     given = {"prompt": PROMPT, **asked}
     with pytest.raises(WorkbenchError, match=words):
         forgetting(backbone, given.pop("prompt"), **given)
+
+
+def test_one_clause_may_stand_for_itself() -> None:
+    """A text or a Clause where a list of them is expected is that one clause, not its letters."""
+    backbone = exact("llama")
+    asked: dict[str, Any] = {"continuation": " a", "measures": ["influence"]}
+    expected = forgetting(backbone, PROMPT.prompt, ["hero : tom ."], **asked).prompt
+    for one in ("hero : tom .", Clause("hero : tom .")):
+        assert forgetting(backbone, PROMPT.prompt, one, **asked).prompt == expected
+
+
+@pytest.mark.parametrize("again_at", [None, 3])
+def test_a_prompt_that_is_read_once_more_has_to_fit(again_at: int | None) -> None:
+    """Steps at which the prompt is tried again count its tokens twice (three times where it was read again before), to the last."""
+    asked: dict[str, Any] = {"measures": ["restoration"], "again_at": again_at}
+    times = 1 if again_at is None else 2
+    for architecture, limit in (("gpt2", 256), ("llama", 256)):
+        backbone = zoo.backbone(architecture)
+        size = len(encode_question(PROMPT.prompt, backbone.tokenizer).ids)
+        again = len(continuation_ids(backbone.tokenizer, " " + (PROMPT.again or PROMPT.prompt)))
+        step = limit - size - times * again + 1  # the last at which all fits: step - 1 tokens come before
+        seen = forgetting(backbone, PROMPT, continuation=[5] * (step + 1), restore_at=[step], **asked)
+        assert np.isfinite(seen.values["restoration"][step - 1])
+        with pytest.raises(
+            WorkbenchError, match=f"^257 tokens are needed, but small-{architecture} reads 256"
+        ):
+            forgetting(backbone, PROMPT, continuation=[5] * (step + 1), restore_at=[step + 1], **asked)
+        # a step behind the end of the text is none at which anything is read
+        forgetting(backbone, PROMPT, continuation=[5] * (step + 1), restore_at=[step, step + 9], **asked)
+    forgetting(exact("rwkv"), PROMPT, continuation=[5] * 250, restore_at=[249], **asked)
 
 
 def test_attention_of_a_recurrence_is_refused() -> None:

@@ -15,7 +15,7 @@ import workbench as wb
 from workbench.analysis.weight_changes import change_table, prompt_rows
 from workbench.tasks.clauses import from_story
 from workbench.views import telling
-from workbench.views.forgetting_steps import ForgettingSteps
+from workbench.views.forgetting_steps import SHOWN, ForgettingSteps
 from workbench.views.form import Form
 from workbench.views.many_changes import map_changes, prompts_with
 from workbench.views.synthesisers import Synthesisers, SynthesiserSettings
@@ -64,7 +64,8 @@ def test_a_text_is_written_beside_others_and_found_again(tmp_path: Path) -> None
     config = wb.GenerateConfig(max_new_tokens=10)
     assert texts(panel) == {"plain": wb.generate(backbone, [prompt.prompt], config=config)[0]}
     assert panel.clauses.texts.keys() == panel.influence.texts.keys() == panel.text.texts.keys() == {"plain"}
-    assert [name for _, name in panel._measure.options] == ["clause_influence", "clause_gain", "state_cosine"]
+    assert [name for _, name in panel._measure.options] == [*SHOWN]
+    assert "clause_state" in SHOWN and panel.texts()["plain"].values["clause_state"][0].min() > 0
     assert panel.weights.data().empty
 
     panel.switch("error", 0.5)

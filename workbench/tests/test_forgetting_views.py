@@ -276,3 +276,13 @@ def test_a_small_backbone_of_another_kind_is_served() -> None:
     assert check_figure(ClauseMap(found).figure()) == []
     method = wb.SyntheticGradient(llama, source="error")
     assert (change_table(method, prompt_rows(method, ["a b c d ."]))["norm"] > 0).all()
+
+
+def test_a_prompt_that_a_change_cannot_be_made_of_is_refused() -> None:
+    """One longer than the context, in one sentence with the lengths; a recurrence has no such limit."""
+    method = wb.SyntheticGradient(zoo.backbone("gpt2"), source="error")
+    with pytest.raises(wb.WorkbenchError, match=r"^1537 tokens are needed, but small-gpt2 reads 256"):
+        prompt_rows(method, ["a b c", "a b c " * 256])
+    assert len(change_table(method, prompt_rows(method, ["a" * 255]))) == len(method.writers)
+    rwkv = wb.SyntheticGradient(zoo.backbone("rwkv"), source="error", layers=(0,))
+    assert len(prompt_rows(rwkv, ["a b c " * 256]).ids[0]) == 1537

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from workbench.analysis.frames import Frames, moved
-from workbench.analysis.projection import ProjectionConfig, fit_projection
+from workbench.analysis.projection import ProjectionConfig, align, fit_projection
 from workbench.errors import WorkbenchError
 
 Layers = dict[str, np.ndarray]
@@ -77,6 +77,45 @@ def test_a_map_is_fitted_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monke
         frames["layer 3"]  # which was never asked for, and cannot be fitted now
     with pytest.raises(WorkbenchError, match="layer 9"):
         frames["layer 9"]
+
+
+@pytest.mark.parametrize("kind", ["pca", "umap", "tsne"])
+def test_a_layer_where_all_rows_are_the_same_is_one_point_and_turns_no_other(
+    kind: str, tmp_path: Path
+) -> None:
+    """Protects the last tokens of texts that end alike: the first layer, and one in between, have nothing to map."""
+    layers = turning(40)
+    layers["layer 0"] = np.ones_like(layers["layer 0"])
+    layers["layer 2"] = np.full_like(layers["layer 2"], 7)
+    config = ProjectionConfig(kind, perplexity=10)  # type: ignore[arg-type]
+    frames = dict(Frames(list(layers), layers.__getitem__, config, cache=tmp_path))
+    for name, frame in frames.items():
+        assert frame.points.shape == (40, 2) and np.isfinite(frame.points).all(), name
+        assert frame.alike == (name in ("layer 0", "layer 2"))
+        assert frame.alike == (not frame.points.any())
+    first = frames["layer 1"]
+    alone = fit_projection(layers["layer 1"], config, {"place": "layer 1"})
+    np.testing.assert_array_equal(first.points, alone.points)  # it starts afresh
+    start = first if kind == "umap" else None
+    wanted = align(fit_projection(layers["layer 3"], config, after=start), first)
+    np.testing.assert_allclose(
+        frames["layer 3"].points, wanted.points, atol=1e-4
+    )  # goes on from the last map
+    assert len(list(tmp_path.iterdir())) == 2, "maps of one point are not kept"
+    again = dict(Frames(list(layers), layers.__getitem__, config, cache=tmp_path))
+    for name, frame in frames.items():
+        np.testing.assert_array_equal(again[name].points, frame.points)
+
+
+@pytest.mark.parametrize("kind", ["pca", "umap", "tsne"])
+def test_a_layer_of_two_vectors_and_their_copies_is_a_map_to_go_on_from(kind: str) -> None:
+    """Protects answers of yes or no: along the second axis of their map there is nothing."""
+    layers = turning(12)
+    layers["layer 0"] = np.zeros((12, 12), np.float32)
+    layers["layer 0"][::2, 3] = 4
+    frames = Frames(list(layers), layers.__getitem__, ProjectionConfig(kind))  # type: ignore[arg-type]
+    assert all(np.isfinite(frame.points).all() for frame in frames.values())
+    assert not any(frame.alike for frame in frames.values())
 
 
 def test_how_far_points_go() -> None:

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
+from workbench.methods.apply import check_context
 from workbench.methods.generate import GenerateConfig, choose, generate, stream
 from workbench.methods.soft_prompt import SoftPrompt
+from workbench.methods.synthetic_gradient import SyntheticGradient
 from workbench.tasks.encode import TextConfig
 from workbench.tests import zoo
 
@@ -112,3 +114,38 @@ def test_refusals_say_what_to_do(act, sentence: str) -> None:  # type: ignore[no
     """What cannot be done is refused in one sentence, with the numbers."""
     with pytest.raises(WorkbenchError, match=sentence):
         act(zoo.backbone("llama"))
+
+
+def test_a_prompt_that_is_written_into_the_weights_is_not_cut() -> None:
+    """A question that does not fit is cut for the plain backbone; what changes weights would lose clauses in silence."""
+    few = GenerateConfig(max_new_tokens=6)
+    llama, rwkv = zoo.backbone("llama"), zoo.backbone("rwkv")
+    prompt = "hero : tom . " * 30
+    method = SyntheticGradient(llama, source="error")
+    assert generate(llama, [prompt], config=few)
+    for write in (
+        lambda: generate(llama, [prompt], method, few),
+        lambda: list(stream(llama, prompt, method, few)),
+    ):
+        with pytest.raises(
+            WorkbenchError, match=r"^397 tokens are needed, but small-llama reads 256; shorten"
+        ):
+            write()
+    assert generate(
+        llama, [prompt[:249]], method, few
+    )  # with BOS and 6 tokens of an answer it fills the context
+    with pytest.raises(WorkbenchError, match=r"^257 tokens are needed"):
+        generate(llama, [prompt[:250]], method, few)
+    assert generate(rwkv, [prompt], SyntheticGradient(rwkv, source="error"), few)
+
+
+def test_a_trained_prompt_is_told_from_what_is_read() -> None:
+    """The sentence counts the vectors of a method apart, and speaks of none where there are none."""
+    for prompt, sentence in (
+        (0, "^257 tokens are needed, but"),
+        (4, r"needed \(4 of them the trained prompt\), but"),
+    ):
+        with pytest.raises(WorkbenchError, match=sentence):
+            check_context(zoo.backbone("llama"), 257, prompt)
+        check_context(zoo.backbone("llama"), 256, prompt)
+        check_context(zoo.backbone("rwkv"), 10**6, prompt)

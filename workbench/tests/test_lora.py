@@ -13,17 +13,22 @@ import torch
 from accelerate import dispatch_model
 from torch import Tensor
 
-from workbench.backbones.backbone import Backbone
+from workbench.backbones.backbone import Backbone, load_backbone
 from workbench.errors import WorkbenchError
 from workbench.methods.apply import answer_logits
 from workbench.methods.generate import GenerateConfig, generate
 from workbench.methods.lora import LoRA, LoRAConfig, linear_layers
+from workbench.methods.method import load_method
 from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
+from workbench.methods.synthetic_gradient import SyntheticGradient
 from workbench.tasks.encode import Encoded
+from workbench.tasks.task import load_task
 from workbench.tests import zoo
 from workbench.tests.methods_zoo import changed
 from workbench.tests.test_contracts import TOLERANCE, distance, fingerprint
+from workbench.training.config import FitConfig
+from workbench.training.fit import fit, resume
 
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else zoo.EVERY_COMMIT
 ROWS = [Encoded((1, 15, 16, 17, 18), 2, 0), Encoded((1, 25, 26), 2, 0)]
@@ -245,6 +250,34 @@ def test_another_method_stands_on_what_was_merged() -> None:
     assert distance(logits(twice), logits(again.view)) < TOLERANCE
 
 
+def test_a_method_is_not_loaded_without_the_lora_that_it_stands_on(tmp_path: Path) -> None:
+    """Protects what stands on a merged backbone, which no name leads to: without the LoRA it is neither loaded nor resumed, and
+    one sentence says how; with it, it is. Between plain backbones a name stays free, as a folder may be moved."""
+    plain = load_backbone("tiny-rwkv", device="cpu")
+    lora, task = changed(LoRA(plain, rank=2), 0), load_task("find-person", n=12)
+    config = FitConfig(steps=2, batch_size=2, evaluate_every=0, checkpoint_every=1)
+    merged = lora.merged()
+    for _ in fit(merged, SyntheticGradient(merged, hidden=4), task, config, run_dir=tmp_path / "run"):
+        break
+    how = "with a LoRA merged, not for tiny-rwkv; load the LoRA onto that, merge it by `merged\\(\\)`, and "
+    with pytest.raises(WorkbenchError, match=how + "go on by `fit`, with resume=True, on"):
+        list(resume(tmp_path / "run", device="cpu"))
+    method = SyntheticGradient(merged, hidden=4)
+    assert len(list(fit(merged, method, task, config, run_dir=tmp_path / "run", resume=True))) == 1
+    with pytest.raises(WorkbenchError, match=how + "load it onto"):
+        load_method(tmp_path / "run", plain)
+    twice = changed(LoRA(merged, rank=1), 1).merged()
+    SoftPrompt(twice, tokens=2).save(tmp_path / "twice")
+    with pytest.raises(WorkbenchError, match=f"{twice.name}, not for {merged.name};"):
+        load_method(tmp_path / "twice", merged)
+    moved = plain.view()
+    moved.name = "elsewhere/tiny-rwkv"
+    SoftPrompt(plain, tokens=2).save(tmp_path / "plain")
+    again = changed(LoRA(moved, rank=2), 0).merged()
+    for folder, backbone in (("run", merged), ("run", again), ("twice", twice), ("plain", moved)):
+        load_method(tmp_path / folder, backbone)
+
+
 def test_what_cannot_be_merged_is_refused() -> None:
     """Protects quantised backbones, whose matrices are no tensor of floats: one sentence, and nothing half merged."""
     backbone = zoo.backbone("llama").view()
@@ -277,6 +310,6 @@ def test_targets() -> None:
     assert not {p for p in LoRA(qwen).places if " mlp " in p}
     with pytest.raises(WorkbenchError, match="PEFT changes something else"):
         LoRA(qwen, targets=("q_proj", "down_proj"))
-    for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": ()}):
+    for wrong in ({"rank": 0}, {"rank": 2.5}, {"alpha": 0.0}, {"targets": ()}):
         with pytest.raises(WorkbenchError):
             LoRAConfig(**wrong)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import asdict
 
@@ -12,18 +13,22 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from workbench.analysis.forgetting import forgetting
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError
 from workbench.methods import priors
 from workbench.methods.apply import Decoder, answer_logits
 from workbench.methods.deep_prompt import DeepPrompt
+from workbench.methods.generate import GenerateConfig, generate, stream
 from workbench.methods.initial_state import InitialState
 from workbench.methods.injection import NOTHING, Injection, join
+from workbench.methods.lora import LoRA
 from workbench.methods.method import Method, load_method
 from workbench.methods.p_tuning import PTuning
 from workbench.methods.prefix_prompt import PrefixPrompt
 from workbench.methods.rows import Rows
 from workbench.methods.soft_prompt import SoftPrompt
+from workbench.methods.synthetic_gradient import SyntheticGradient
 from workbench.tasks.encode import Encoded
 from workbench.tasks.task import load_task
 from workbench.tests import zoo
@@ -271,3 +276,60 @@ def test_what_a_model_cannot_run_is_refused_when_the_method_is_made() -> None:
     ):
         DeepPrompt(backbone, tokens=3, layers=(0, 1))
     PrefixPrompt(backbone, tokens=3)
+
+
+@pytest.mark.parametrize("name", ["lora", "synthetic-gradient"])
+def test_a_method_with_a_view_is_run_on_its_own_backbone_alone(name: str) -> None:
+    """Protects what is written down: a method made for one backbone and given another would run its own in silence."""
+    backbone, rows = zoo.backbone("llama"), Rows.collate(ROWS)
+    method = MAKERS[name](zoo.backbone("rwkv"), 0)
+    few = GenerateConfig(max_new_tokens=2)
+    for run in (
+        lambda: answer_logits(backbone, rows, method.injection()),
+        lambda: Decoder(backbone, rows, method.injection()),
+        lambda: generate(backbone, ["a b c"], method, few),
+        lambda: list(stream(backbone, "a b c", method, few)),
+        lambda: forgetting(backbone, "a b . c d .", method=method, config=few),
+        lambda: next(fit(backbone, method, load_task("copy", n=8), FitConfig(steps=1, evaluate_every=0))),
+    ):
+        with pytest.raises(WorkbenchError) as refused:
+            run()
+        assert "was made for small-rwkv, not for small-llama; make or load it" in str(refused.value)
+    other = Backbone(zoo.make_model("llama", seed=1), zoo.tokenizer(), "small-llama")  # type: ignore[arg-type]
+    with pytest.raises(WorkbenchError, match="not for small-llama of other weights, type or device"):
+        generate(other, ["a b c"], MAKERS[name](backbone, 0), few)
+
+
+@pytest.mark.parametrize("name", ["lora", "synthetic-gradient"])
+def test_a_method_with_a_view_is_run_on_all_that_is_its_backbone(name: str) -> None:
+    """Protects what is legitimate: the backbone, its views and copies, itself loaded again, and copies of the method."""
+    backbone = zoo.backbone("llama")
+    loaded = Backbone(zoo.make_model("llama"), zoo.tokenizer(), "small-llama")  # type: ignore[arg-type]
+    method = MAKERS[name](backbone, 0)
+    with torch.no_grad():
+        expected = answer_logits(backbone, Rows.collate(ROWS), method.injection())[0]
+        for given in (backbone.view(), backbone.view().view(), copy.deepcopy(backbone), loaded, method.view):
+            for one in (method, copy.deepcopy(method), MAKERS[name](backbone.view(), 0)):
+                if given is method.view and one is not method:
+                    continue
+                found = answer_logits(given, Rows.collate(ROWS), one.injection())[0]
+                assert distance(found, expected) < TOLERANCE
+    asked = {"method": method, "continuation": " a b", "measures": ["influence", "attention_mass"]}
+    seen, again = (forgetting(b, "a b . c d .", **asked) for b in (backbone, loaded))  # type: ignore[arg-type]
+    assert (
+        seen.text == again.text
+        and seen.values["attention_mass"].shape == again.values["attention_mass"].shape
+    )
+
+
+def test_a_method_stands_on_what_was_merged_and_not_on_what_it_was_merged_into() -> None:
+    """Protects stages: the merged backbone is one of its own, with weights that the plain one does not have."""
+    backbone = zoo.backbone("llama")
+    lora = MAKERS["lora"](backbone, 0)
+    assert isinstance(lora, LoRA)
+    merged = lora.merged()
+    method = SyntheticGradient(merged, source="error")
+    few = GenerateConfig(max_new_tokens=2)
+    assert generate(merged, ["a b c"], method, few) == generate(merged.view(), ["a b c"], method, few)
+    with pytest.raises(WorkbenchError, match="made for small-llama with a LoRA merged, not for small-llama;"):
+        generate(backbone, ["a b c"], method, few)

@@ -377,3 +377,66 @@ def test_few_rows_narrow_rows_and_copies_make_a_map_all_the_same(kind: str) -> N
     assert np.isfinite(placed.points).all()
     if kind == "umap":
         assert "4 neighbours, all that there are" in frame.note
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("distinct", [2, 3])
+def test_copies_of_two_or_three_vectors_stay_together_and_apart_from_the_rest(
+    kind: str, distinct: int
+) -> None:
+    """Protects the last tokens of texts, yes or no: of so few UMAP makes one cloud, in which yes lies amid no."""
+    group = np.arange(12) % distinct
+    rows = np.eye(distinct, 9, dtype=np.float32)[group] * 5
+    frame = fit_projection(rows, ProjectionConfig(kind, reduce=5))
+    apart = np.linalg.norm(frame.points[:, None] - frame.points, axis=-1)
+    np.testing.assert_allclose(apart, (group[:, None] != group) * 5 * 2**0.5, atol=1e-4)
+    assert frame.note == ("" if kind == "pca" else f"{distinct} different vectors, placed as by PCA")
+    assert not frame.place(rows).off.any() and np.isfinite(frame.place(rows + 1).points).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("distinct", [2, 3, 4])
+def test_vectors_on_a_line_make_a_map_and_so_do_those_that_start_from_it(kind: str, distinct: int) -> None:
+    """Protects from an axis of the start without any spread, by which umap-learn divides."""
+    rows = np.zeros((12, 2), np.float32)
+    rows[:, 0] = 4 * (np.arange(12) % distinct)
+    frame = fit_projection(rows, ProjectionConfig(kind))
+    assert np.isfinite(frame.points).all() and np.ptp(frame.points, axis=0).max() > 0
+    np.testing.assert_array_equal(fit_projection(rows, frame.config).points, frame.points)
+    flat = replace(frame, points=frame.points * np.float32([1, 0]))
+    for before in (frame, flat, replace(frame, points=frame.points * np.float32([1, np.nan]))):
+        after = fit_projection(clusters()[:12], frame.config, after=before)
+        assert np.isfinite(after.points).all()
+        assert np.ptp(after.points, axis=0).min() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_that_are_all_the_same_have_one_place_where_that_is_allowed(
+    kind: str, tmp_path: Path
+) -> None:
+    """Their map says so, is not kept, survives being saved, and is nothing that another map starts from."""
+    rows, config = np.full((12, 9), 3, np.float32), ProjectionConfig(kind, most=10, reduce=5)
+    with pytest.raises(WorkbenchError, match="all 10 vectors are the same"):
+        fit_projection(rows, config, cache=tmp_path)
+    frame = fit_projection(rows, config, {"of": "test"}, tmp_path, ["word"], allow_alike=True)
+    assert frame.alike and not list(tmp_path.iterdir())
+    assert frame.points.shape == (10, 2) and not frame.points.any()
+    assert frame.note == "10 of 12 rows; all vectors are the same" and frame.words[0] == "word"
+    placed = frame.place(rows[:2] + np.array([[0], [1]]))
+    assert not placed.points.any()
+    np.testing.assert_array_equal(placed.off, [False, True])
+    again = Projection.load(frame.save(tmp_path / "map.safetensors"))
+    assert again.alike and again.key == frame.key and not again.place(rows).points.any()
+    other = clusters(each=4)[:, :9]
+    alone = fit_projection(other, config)
+    assert not alone.alike
+    np.testing.assert_array_equal(fit_projection(other, config, after=frame).points, alone.points)
+
+
+def test_a_kept_map_with_points_that_are_nowhere_is_made_anew(tmp_path: Path) -> None:
+    first = fit_projection(clusters(), cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    replace(first, points=first.points * [1, np.nan]).save(file)
+    with pytest.raises(WorkbenchError, match="some of its points are nowhere"):
+        Projection.load(file)
+    np.testing.assert_array_equal(fit_projection(clusters(), cache=tmp_path).points, first.points)

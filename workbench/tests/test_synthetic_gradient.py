@@ -9,14 +9,17 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import math
 import os
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from workbench.analysis.weight_changes import change_table
 from workbench.backbones.backbone import Backbone, load_backbone
 from workbench.backbones.linear_outputs import LowRank, changed, editing, fold
 from workbench.backbones.score import story_rows
@@ -26,6 +29,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.apply import Decoder, answer_logits
 from workbench.methods.generate import GenerateConfig, generate, stream
 from workbench.methods.injection import NOTHING
+from workbench.methods.method import load_method
 from workbench.methods.prompt_gradient import (
     cosine,
     cut,
@@ -43,7 +47,7 @@ from workbench.tests import zoo
 from workbench.tests.methods_zoo import off_its_start
 from workbench.tests.test_contracts import TOLERANCE, distance, fingerprint
 from workbench.training.config import FitConfig
-from workbench.training.fit import fit
+from workbench.training.fit import fit, resume
 
 CHOSEN = zoo.ARCHITECTURES if os.environ.get("WORKBENCH_EVERY_ARCHITECTURE") else zoo.EVERY_COMMIT
 ROWS = [
@@ -455,6 +459,111 @@ def test_a_teacher_is_matched_in_place_of_the_true_gradient() -> None:
     )
 
 
+def taught(backbone: Backbone, teacher: SyntheticGradient | None, **fields: object) -> SyntheticGradient:
+    """A small student with its teacher."""
+    student = SyntheticGradient(backbone, source="state", hidden=4, **{"match_steps": 3, **fields})  # type: ignore[arg-type]
+    student.teacher = teacher
+    return student
+
+
+def test_a_teacher_is_no_part_of_its_student(tmp_path: Path) -> None:
+    """Contract 3 and 5 with a teacher that has parameters: they are not trained, counted or saved with the student, and a run
+    that was left while it matched ends with the same bits once the teacher is set again."""
+    backbone, task = load_backbone("tiny-rwkv", device="cpu"), load_task("find-person", n=24)
+    teacher = off_its_start(SyntheticGradient(backbone, hidden=4), seed=1)
+    before = copy.deepcopy(teacher.state_dict())
+    config = FitConfig(steps=4, batch_size=2, learning_rate=0.05, evaluate_every=0, checkpoint_every=1)
+    whole, part = taught(backbone, teacher), taught(backbone, teacher)
+    assert whole.teacher is teacher and whole.parameters_trained == taught(backbone, None).parameters_trained
+    for _ in fit(backbone, whole, task, config, run_dir=tmp_path / "whole"):
+        pass
+    for step in fit(backbone, part, task, config, run_dir=tmp_path / "part"):
+        if step.index == 2:
+            break
+    again = taught(backbone, teacher)
+    for _ in fit(backbone, again, task, config, run_dir=tmp_path / "part", resume=True):
+        pass
+    loaded = load_method(tmp_path / "part", backbone)
+    alone = taught(backbone, None)
+    for _ in fit(backbone, alone, task, config):
+        pass
+    for name, tensor in whole.state_dict().items():
+        assert all(torch.equal(tensor, other.state_dict()[name]) for other in (again, loaded))
+    assert whole.state_dict().keys() == alone.state_dict().keys() == loaded.state_dict().keys()
+    assert any(not torch.equal(t, alone.state_dict()[name]) for name, t in whole.state_dict().items())
+    assert all(torch.equal(t, teacher.state_dict()[name]) for name, t in before.items())
+
+
+def test_a_run_with_a_teacher_does_not_go_on_without_it(tmp_path: Path) -> None:
+    """Protects contract 3 where the configuration does not say all: while there is something to match, no other teacher and
+    none is gone on with; afterwards nobody asks for it."""
+    backbone, task = load_backbone("tiny-rwkv", device="cpu"), load_task("find-person", n=24)
+    config = FitConfig(steps=3, batch_size=2, evaluate_every=0, checkpoint_every=1)
+    teachers = [SyntheticGradient(backbone, hidden=4, seed=seed) for seed in (1, 1, 2)]
+    off_its_start(teachers[1], seed=5)
+
+    def leave(at: int, teacher: SyntheticGradient | None, name: str) -> Path:
+        student = taught(backbone, teacher, match_steps=2)
+        for step in fit(backbone, student, task, config, run_dir=tmp_path / name):
+            if step.index == at:
+                break
+        return tmp_path / name
+
+    def go_on(run: Path, teacher: SyntheticGradient | None) -> int:
+        student = taught(backbone, teacher, match_steps=2)
+        return len(list(fit(backbone, student, task, config, run_dir=run, resume=True)))
+
+    run = leave(1, teachers[0], "matching")
+    with pytest.raises(WorkbenchError, match=r"was started with a teacher, .*; set `teacher` .* to the same"):
+        list(resume(run, device="cpu"))
+    for other in teachers[1:]:  # of other weights, of another configuration
+        with pytest.raises(WorkbenchError, match="was started with another teacher"):
+            go_on(run, other)
+    assert go_on(run, teachers[0]) == 2
+    assert len(list(resume(leave(2, teachers[0], "matched"), device="cpu"))) == 1
+    plain = leave(1, None, "plain")
+    with pytest.raises(WorkbenchError, match=r"was started without a teacher, .*; set `teacher` .* to None"):
+        go_on(plain, teachers[0])
+    assert len(list(resume(plain, device="cpu"))) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["tiny-rwkv", "tiny-llama"])
+def test_half_precision_backbones_are_served(name: str, dtype: torch.dtype) -> None:
+    """Protects large models, which come in bfloat16 or float16: every source is finite, near to what it is in float32, measured
+    and trained. Squares of a gradient's numbers leave the range of float16, so norms in it would be infinite."""
+    exact, backbone = load_backbone(name, device="cpu"), load_backbone(name, device="cpu", dtype=dtype)
+    task, text = load_task("find-person", n=8), TextConfig()
+    rows = Rows.collate([encode(task.examples("train")[at], backbone.tokenizer, text) for at in range(4)])
+    sources: list[dict[str, object]] = [
+        {"source": "error"},
+        {"source": "error", "ridge": 0.0, "step_size": 0.1, "rank": 2},
+        {"source": "gradient", "steps": 2},
+        {"source": "tokens", "match_steps": 1},
+        {"source": "tokens", "ridge": 0.0, "step_size": 0.1, "rank": 2},
+        {"source": "state", "match_steps": 1},
+    ]
+    for fields in sources[: 6 if name == "tiny-rwkv" else 5]:
+        method, like = (SyntheticGradient(b, hidden=4, **fields) for b in (backbone, exact))  # type: ignore[arg-type]
+        table, expected = change_table(method, rows), change_table(like, rows)
+        numbers = table[["norm", "relative", "cosine"]].to_numpy()
+        assert np.isfinite(numbers).all(), fields
+        assert float((table["cosine"] - expected["cosine"]).abs().mean()) < 0.1, fields
+        np.testing.assert_allclose(table["norm"].mean(), expected["norm"].mean(), rtol=0.1)
+        assert all(math.isfinite(value) for value in method.measure(rows).values()), fields
+        if method.parameters_trained:
+            config = FitConfig(steps=2, batch_size=2, evaluate_every=1, validation_examples=2)
+            for step in fit(backbone, method, task, config):
+                assert step.validation is not None and all(map(math.isfinite, step.validation.values()))
+
+
+def test_one_layer_and_one_matrix_may_stand_for_themselves() -> None:
+    """Protects the shortest way to say it: a number is one layer, a word one matrix, as for a LoRA."""
+    method = SyntheticGradient(zoo.backbone("rwkv"), source="error", layers=0, matrices="attention.output")  # type: ignore[arg-type]
+    assert [w.place for w in method.writers] == ["layer 0 attention.output"]
+    assert (method.config.layers, method.config.matrices) == ((0,), ("attention.output",))
+
+
 @pytest.mark.parametrize(
     ("architecture", "fields", "sentence"),
     [
@@ -465,6 +574,9 @@ def test_a_teacher_is_matched_in_place_of_the_true_gradient() -> None:
         ("llama", {"matrices": ("o_prj",)}, "o_prj"),
         ("llama", {"step_size": 0.0}, "step_size and alpha must be above 0"),
         ("rwkv", {"source": "error", "align_steps": 3}, '"error" has no keys to train'),
+        ("llama", {"rank": 2.5}, "rank of a synthetic gradient is 2.5; it must be a whole number"),
+        ("llama", {"layers": 0.5}, "layers of a synthetic gradient is (0.5,); it must be a list, each of it a whole number"),
+        ("llama", {"matrices": 0}, "matrices of a synthetic gradient is (0,); it must be a list, each of it text"),
         ("gemma3_text", {}, "no matrix of small-gemma3_text"),
     ],
 )  # fmt: skip
@@ -478,7 +590,11 @@ def test_what_cannot_be_is_told_in_one_sentence(
 
 
 def test_a_prompt_of_one_token_has_no_gradient() -> None:
-    """Protects generation from an empty prompt: BOS alone predicts nothing of the prompt's own."""
+    """Protects generation from an empty prompt: BOS alone predicts nothing of the prompt's own, and is no word of it."""
     backbone = zoo.backbone("llama")
-    with pytest.raises(WorkbenchError, match="prompt 0 has 1 tokens"):
-        generate(backbone, [""], SyntheticGradient(backbone, source="error"))
+    method = SyntheticGradient(backbone, source="error")
+    with pytest.raises(WorkbenchError, match="prompt 1 is empty, and a gradient needs two tokens"):
+        generate(backbone, ["some words", ""], method)
+    one = torch.ones(1, dtype=torch.long)
+    with pytest.raises(WorkbenchError, match=r"prompt 0 has 1 token, and .*; write a longer prompt"):
+        method.changes(Rows(torch.tensor([[40, 50]]), 2 * one, one, 0 * one))

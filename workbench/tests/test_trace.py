@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import workbench as wb
 from workbench.analysis import trace as room
 from workbench.analysis.trace import Trace, trace
+from workbench.analysis.trace_files import TraceFolder
 from workbench.backbones.backbone import Backbone
 from workbench.backbones.layer_inputs import seeing
 from workbench.backbones.states import read_state, state_sizes, write_states
@@ -348,6 +352,93 @@ def test_resumed_is_uninterrupted(writing: bool, tmp_path: Path, monkeypatch: py
         trace(backbone, texts, folder=tmp_path / "mine", **asked)
 
 
+def test_fewer_texts_than_a_folder_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the number of texts: those of a longer trace never come back as those of a shorter one."""
+    monkeypatch.setattr(room, "_TEXTS", 2)
+    backbone = zoo.backbone("llama")
+    trace(backbone, [*TEXTS, "more"], "output", folder=tmp_path / "four")
+    before = files_of(tmp_path / "four")
+    with pytest.raises(WorkbenchError, match=r"other texts \(from text 2 on\)"):
+        trace(backbone, TEXTS[:2], "output", folder=tmp_path / "four")
+    assert files_of(tmp_path / "four") == before
+
+
+@pytest.mark.parametrize("lost", ["00001.safetensors", "00002.safetensors", "00001.parquet"])
+def test_a_lost_part_is_seen_and_made_again(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished trace that has lost a part does not pass as whole; traced again it has that part, and keeps the others."""
+    monkeypatch.setattr(room, "_TEXTS", 1)
+    backbone, folder = zoo.backbone("llama"), TraceFolder(tmp_path / "three")
+    assert not folder.whole
+    trace(backbone, TEXTS, "output", folder=folder.path)
+    assert folder.whole
+    whole, others = files_of(folder.path), [f"0000{n}.safetensors" for n in range(3) if str(n) != lost[4]]
+    times = [(folder.path / name).stat().st_mtime_ns for name in others]
+    (folder.path / lost).unlink()
+    assert not folder.whole
+    if lost.endswith(".parquet"):
+        with pytest.raises(WorkbenchError, match=rf"{lost} is missing; trace again"):
+            Trace.load(folder.path)
+    else:
+        partial = Trace.load(folder.path)
+        assert not partial.complete and len(partial.texts) == int(lost[4])
+    assert trace(backbone, TEXTS, "output", folder=folder.path).complete
+    assert files_of(folder.path) == whole
+    assert [(folder.path / name).stat().st_mtime_ns for name in others] == times
+    trace(backbone, [], "output", folder=tmp_path / "none")
+    assert TraceFolder(tmp_path / "none").whole
+
+
+FOREIGN = b'{"settings": {"model": "theirs"}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "match"),
+    [
+        ("trace.json", b"{", "is damaged; delete"),
+        ("trace.json", b"\xff", "is damaged; delete"),
+        ("trace.json", b"{}", "says nothing of a trace; give"),
+        ("trace.json", b"[1]", "says nothing of a trace; give"),
+        ("trace.json", FOREIGN, "says nothing of a trace; give"),
+        ("00000.parquet", b"no table", "is damaged; delete"),
+        ("00000.parquet", None, "is damaged; delete"),
+        ("00000.safetensors", b"no arrays", "is damaged; delete"),
+        ("00000.safetensors", None, "is damaged; delete"),
+    ],
+)
+def test_damaged_and_foreign_files_are_named(
+    name: str, holds: bytes | None, match: str, tmp_path: Path
+) -> None:
+    """One sentence that names the file and says what to do, in place of an error of what reads it; None: from elsewhere."""
+    backbone, path = zoo.backbone("llama"), tmp_path / "it" / name
+    trace(backbone, TEXTS, "output", folder=path.parent)
+    if holds is not None:
+        path.write_bytes(holds)
+    elif name.endswith(".parquet"):
+        pq.write_table(pa.table({"a": [1]}), path)
+    else:
+        save_file({"layer 0": torch.zeros(1)}, path)
+    with pytest.raises(WorkbenchError, match=rf"{name} {match}") as error:
+        Trace.load(path.parent)["output"]
+    assert "\n" not in str(error.value)
+    if holds is not None:
+        with pytest.raises(WorkbenchError, match=rf"{name} {match}"):
+            trace(backbone, TEXTS, "output", folder=path.parent)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A file in its place, or in its parent's, is named; texts that are none leave no folder behind."""
+    (tmp_path / "notes.txt").write_text("mine")
+    backbone = zoo.backbone("llama")
+    for folder in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "below"):
+        with pytest.raises(WorkbenchError, match=rf"{folder} cannot be made a folder .*; give another"):
+            trace(backbone, TEXTS, "output", folder=folder)
+    with pytest.raises(WorkbenchError, match="a list of texts"):
+        trace(backbone, "one string", "output", folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the texts need no more memory when they go to a folder; kept in memory they do."""
     monkeypatch.setattr(room, "_TEXTS", 4)
@@ -421,6 +512,17 @@ def test_examples_positions_and_types() -> None:
         ({"positions": "answer"}, "text 0 has no answer"),
         ({"dtype": "int8"}, "dtype"),
         ({"texts": "one string"}, "a list of texts"),
+        ({"texts": None}, "a list of texts"),
+        ({"texts": {"a task": "one string"}}, "a list of texts"),
+        ({"texts": ["a", None]}, "text 1 is of type NoneType; give"),
+        ({"texts": {"one": ["a"], "two": [{"prompt": "b"}]}}, "text 1 is of type dict; give"),
+        ({"layers": None}, "layers is None; give 'all'"),
+        ({"layers": [1.5]}, r"layers is \[1.5\]; give 'all'"),
+        ({"positions": 3}, "positions is 3; give 'all', 'last', 'answer', 'mean', or indices"),
+        ({"positions": None}, "positions is None; give"),
+        ({"positions": [1.5]}, r"positions is \[1.5\]; give"),
+        ({"positions": np.array([1.5])}, "give 'all'"),
+        ({"positions": np.array([], int)}, "no position"),
         ({"texts": ["x" * 600], "text": wb.TextConfig(max_tokens=600)}, None),
     ],
 )
@@ -434,6 +536,20 @@ def test_bad_input_is_one_sentence(asked: dict[str, Any], match: str | None) -> 
         return
     with pytest.raises(WorkbenchError, match=match):
         trace(backbone, **arguments)
+
+
+def test_integers_of_any_type_and_texts_from_anywhere(tmp_path: Path) -> None:
+    """NumPy's integers are integers, also to a folder that goes on; texts that come but once are listed."""
+    backbone = zoo.backbone("llama")
+    plain = trace(backbone, TEXTS, [0, 1], [1, -1], folder=tmp_path / "it")
+    for layers, positions in (
+        (np.arange(2), np.array([1, -1])),
+        ([np.int64(0), np.int32(1)], (np.int64(1), np.int16(-1))),
+        (range(2), range(1, -2, -2)),
+    ):
+        seen = trace(backbone, (text for text in TEXTS), layers, positions, folder=tmp_path / "it")
+        assert seen.settings == plain.settings and seen.rows.equals(plain.rows)
+    assert trace(backbone, {"a": iter(TEXTS)}, np.int64(-1)).places == ("layer 2",)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,3 +82,19 @@ def test_a_reading_has_no_walk(backbone: Backbone) -> None:
     """One sentence that says what to trace."""
     with pytest.raises(WorkbenchError, match="trace a generation"):
         random_walks(backbone, trace(backbone, PROMPTS[:1]))
+
+
+@pytest.mark.parametrize("positions", ["last", "mean", [-1, -2]])
+def test_answers_that_are_not_whole_have_no_walk(positions: Any) -> None:
+    """A walk as long as what was kept of an answer would not be as long as the answer."""
+    backbone = load_backbone("tiny-llama", device="cpu")
+    seen = trace(backbone, PROMPTS[:2], "output", positions, generate=CONFIG)
+    with pytest.raises(
+        WorkbenchError, match="leave out tokens of the answers; trace with positions='answer'"
+    ):
+        random_walks(backbone, seen)
+    walks, same = (
+        random_walks(backbone, trace(backbone, PROMPTS[:2], "output", whole, generate=CONFIG))
+        for whole in ("all", "answer")
+    )
+    assert walks.rows.equals(same.rows)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workbench.backbones.backbone import Backbone, load_backbone
-from workbench.methods.method import METHODS, Method
+from workbench.methods.method import MERGED, METHODS, Method, check_merged
 from workbench.tasks.task import Task
 from workbench.training.bank import Bank
 from workbench.training.config import FitConfig
@@ -62,7 +62,9 @@ def resume(run_dir: str | Path, device: str = "auto") -> Iterator[Step]:
     """Go on with a run from its directory alone: backbone, task, method and settings are read from it."""
     run = Run(run_dir)
     facts = run.config
-    backbone = load_backbone(facts["backbone"]["name"], device=device)
+    name = facts["backbone"]["name"]
+    check_merged(f"the run {run.path}", name, name.split(MERGED)[0], "go on by `fit`, with resume=True, on")
+    backbone = load_backbone(name, device=device)
     cls = METHODS[facts["method"]["kind"]]
     method = cls.from_config(backbone, cls.Config(**facts["method"]["config"]))
     task = Task.from_config(facts["task"])

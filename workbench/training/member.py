@@ -21,6 +21,7 @@ from torch import Tensor
 import workbench
 from workbench.backbones.backbone import Backbone
 from workbench.errors import WorkbenchError, unknown
+from workbench.methods.apply import given_to
 from workbench.methods.method import Method
 from workbench.methods.rows import Rows
 from workbench.tasks.task import Task
@@ -104,6 +105,7 @@ class Member:
 
         self.number, self.backbone = number, data.backbone
         self.method, self.task, self.config = method, task, config
+        given_to(self.backbone, method.injection())  # refused now, if it was made for another
         if config.pull:
             method.log_prior(self.backbone)  # refused now, if it has none
         method.text = config.text
@@ -141,7 +143,7 @@ class Member:
         at = max(kept, default=0) if at is None else at
         try:
             if resume:
-                _go_on_alike(self.run, facts)
+                _go_on_alike(self.run, facts, self.method.beside(at))
             if at:
                 self._restore(Checkpoint.load(kept[at]))
             for step in [step for step in kept if step > at]:
@@ -324,6 +326,7 @@ def describe_run(backbone: Backbone, method: Method, task: Task, config: FitConf
             "config": asdict(method.config),
             "parameters": method.parameters_trained,
         },
+        "beside": method.beside(0),
         "priors": method.prior_facts,
         "task": task.to_config(),
         "fit": config.to_json(),
@@ -337,8 +340,8 @@ def describe_run(backbone: Backbone, method: Method, task: Task, config: FitConf
     }
 
 
-def _go_on_alike(run: Run, facts: dict[str, Any]) -> None:
-    """Refuse to go on with other settings than those that the run was started with."""
+def _go_on_alike(run: Run, facts: dict[str, Any], beside: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than those that the run was started with, or with other things `beside` the method."""
     path, before = run.path, run.config
     if "versions" not in before:  # what a job was asked for; it has trained nothing yet
         run.write_config({**before, **facts})
@@ -355,6 +358,14 @@ def _go_on_alike(run: Run, facts: dict[str, Any]) -> None:
                     f"{path} was started with {part} {key}={then.get(key)!r}, not {today.get(key)!r}; resume with the "
                     "same settings, or start a new run"
                 )
+    for key, today in beside.items():
+        then = before.get("beside", {}).get(key)
+        if then != json.loads(json.dumps(today)):
+            which = "without a" if not then else "with another" if today else "with a"
+            raise WorkbenchError(
+                f"{path} was started {which} {key}, which a run does not keep; set `{key}` of the method to "
+                f"{'the same' if then else None}, and go on by `fit` with resume=True"
+            )
     if before["backbone"]["name"] != facts["backbone"]["name"]:
         raise WorkbenchError(
             f"{path} was started on {before['backbone']['name']}, not {facts['backbone']['name']}"

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from workbench.views.influence_curves import InfluenceCurves
     from workbench.views.landscape import Landscape
     from workbench.views.layer_activations import LayerActivations
+    from workbench.views.layer_alignment import LayerAlignment
     from workbench.views.live import LiveFigure
     from workbench.views.matching_curves import MatchingCurves
     from workbench.views.movement import Movement
     from workbench.views.overview import Claims, Installed, Notebooks, Runs
+    from workbench.views.path_numbers import PathNumbers
     from workbench.views.prior_posterior import PriorPosterior
     from workbench.views.prior_samples import PriorSamples
     from workbench.views.selected_texts import SelectedTexts
@@ -63,10 +65,12 @@ _HOMES = {
     "Installed": "overview",
     "Landscape": "landscape",
     "LayerActivations": "layer_activations",
+    "LayerAlignment": "layer_alignment",
     "LiveFigure": "live",
     "MatchingCurves": "matching_curves",
     "Movement": "movement",
     "Notebooks": "overview",
+    "PathNumbers": "path_numbers",
     "PriorPosterior": "prior_posterior",
     "PriorSamples": "prior_samples",
     "RunBrowser": "browser",
@@ -101,10 +105,12 @@ __all__ = [  # written out, so that tools which only read see it
     "Installed",
     "Landscape",
     "LayerActivations",
+    "LayerAlignment",
     "LiveFigure",
     "MatchingCurves",
     "Movement",
     "Notebooks",
+    "PathNumbers",
     "PriorPosterior",
     "PriorSamples",
     "RunBrowser",

@@ -308,6 +308,8 @@ class ActivationMap(View):
 
     def _ranges(self, place: str) -> list[list[float]]:
         assert self.traces is not None
+        if self.traces.frames[place].alike:
+            return [[-1.0, 1.0]] * 2  # all are at zero
         return spans(self.traces.at(place).points, room=0.04)
 
     def _axis(self, number: int) -> str:
@@ -354,6 +356,9 @@ class ActivationMap(View):
         )
         far = "" if frame.linear else "distances between groups mean nothing here"
         reduced = [part for part in frame.note.split("; ") if part and "rows" not in part]
+        if frame.alike:
+            first = "" if len(traces.traces) < 2 else f" of {escape(next(iter(traces.traces)))}"
+            shown, far, reduced = f"all vectors{first} are the same here, so the map is one point", "", []
         return lines(
             [
                 f"{len(table):,} {named.get(str(what), 'tokens')} of {texts:,} texts",

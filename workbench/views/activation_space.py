@@ -5,6 +5,7 @@ What it shares with other panels is in `panel.py`; what it traces is in `tracing
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -114,6 +115,7 @@ class ActivationSpace(Panel):
             TraceSettings(**first),
             {**names, "run": prompts},
             shown=("backbone", "run", "texts", "answers", "layers", "tasks", "files", "tokens", "written"),
+            check=TraceSettings.look,
         )
         self.map, self.numbers = ActivationMap(theme=theme, width=560), ClusterNumbers(theme=theme)
         self.table, self.walk = SelectedTexts(self.map, theme), GenerationWalk(theme=theme)
@@ -133,7 +135,11 @@ class ActivationSpace(Panel):
         if self._work is not None and self._work.is_alive():
             self.traced = self._work.traced
         elif (home := newest_home(self.folder)) is not None:
-            self.traced, self._work = Traced(home), None
+            self._work = None
+            try:
+                self.traced = Traced(home)
+            except WorkbenchError as error:  # damaged: others can be made, so the panel is there
+                self._failed(error)
         if self.traced is not None:
             self.form.value = self.traced.settings
             self._written = _remembered(self.traced)
@@ -395,7 +401,8 @@ class ActivationSpace(Panel):
         brushed = self.map.brushed.tobytes()
         story = (self._written, self._step.value)
         did = (self._did, self._job_html())
-        drawn = (tuple(there), traced and traced.home, asked, brushed, numbers, story, did)
+        held = tuple((name, len(trace)) for name, trace in there.items())
+        drawn = (held, traced and traced.home, asked, brushed, numbers, story, did)
         if drawn == self._drawn:
             return False
         before, self._drawn = self._drawn or (None,) * 7, drawn
@@ -530,7 +537,8 @@ class ActivationSpace(Panel):
             return
         self._looked = time.monotonic()
         runs = trained_runs(self.runs, self.traced.settings.backbone)
-        offer(self._with, [("no prompt", ""), *((path.name, str(path)) for path in runs)])
+        named = [(path.relative_to(self.runs).as_posix(), str(path)) for path in runs]
+        offer(self._with, [("no prompt", ""), *named])
 
     def _offer_texts(self, first: Trace | None) -> None:
         if first is None:
@@ -646,8 +654,11 @@ def _remembered(traced: Traced) -> tuple[int, str] | None:
     if not path.is_file():
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))
-    return int(facts["text"]), str(facts["run"])
+    written = int(facts["text"]), str(facts["run"])
+    there = all(_walk_folder(traced, written[0], its).is_dir() for its in ("", written[1]))
+    return written if there else None
 
 
 def _walk_folder(traced: Traced, text: int, run: str) -> Path:
-    return traced.home / "walks" / "-".join([f"{text:06d}", *([Path(run).name] if run else [])])
+    which = hashlib.sha256(run.encode()).hexdigest()[:8]  # two folders of runs have runs of one name
+    return traced.home / "walks" / "-".join([f"{text:06d}", *([Path(run).name, which] if run else [])])

@@ -19,13 +19,14 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from workbench.analysis.clusters import measure_layers
+from workbench.analysis.half_samples import FEWEST
 from workbench.analysis.projection import Projection, fit_projection
 from workbench.views.bands import COLOURS, colour_of
 from workbench.views.maps import axis_title, lines, spans
 from workbench.views.theme import INK, Theme, empty_figure, heading, template
 from workbench.views.view import View
 
-#: Nearest prompts that are asked for their value.
+#: Nearest prompts that are asked for their value; fewer where values have few prompts (`clusters.measure_layers`).
 NEIGHBOURS = 5
 
 _TITLE = "Changes of many prompts"
@@ -51,9 +52,9 @@ class MappedChanges:
 
     @cached_property
     def purity(self) -> pd.Series:
-        """Of `clusters.measure_layers`: value, low, high, chance, chance_low, chance_high; of values that two prompts have."""
+        """Of `clusters.measure_layers`: value, low, high, chance, chance_low, chance_high; of values that four prompts have."""
         count = Counter(self.values)
-        several = np.array([count[value] > 1 for value in self.values])
+        several = np.array([count[value] >= FEWEST for value in self.values])
         labels = [value for value, keep in zip(self.values, several, strict=True) if keep]
         vectors = {"change": self.vectors[several]}
         table = measure_layers(vectors, labels, measures=["purity"], neighbours=NEIGHBOURS)
@@ -111,7 +112,7 @@ class ChangeMap(View):
         found = made.purity
         said = [
             f"{len(table)} prompts by the value of “{escape(made.kind)}”, {escape(made.name)}",
-            f"of a prompt's {NEIGHBOURS} nearest in all directions {found['value']:.0%} share its value "
+            f"of the prompts nearest to each in all directions {found['value']:.0%} share its value "
             f"({found['low']:.0%} to {found['high']:.0%}); with values shuffled {found['chance']:.0%} "
             f"({found['chance_low']:.0%} to {found['chance_high']:.0%})",
         ]

@@ -37,8 +37,6 @@ MOST = 3
 #: Pixels left of the steps and right of them: the same in every figure over steps, so that they line up.
 LEFT, RIGHT = 216, 76
 
-#: Of influence in nats: what is shown as nothing, and the darkest.
-_FAINT, _STRONG = 1e-3, 10.0
 _ROW, _TOP, _BETWEEN, _BOTTOM = 21, 84, 30, 46
 
 
@@ -206,14 +204,17 @@ class ClauseMap(View):
         )
 
     def _shade(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is coloured: of influence its logarithm, since it spans orders; of all others the number itself."""
-        if self._logarithmic:
-            return np.log10(np.clip(values, _FAINT, _STRONG))
+        """What is coloured: of what spans orders its logarithm, of all else the number itself."""
+        if (ends := self._decades) is not None:
+            return np.log10(np.clip(values, 10.0 ** ends[0], 10.0 ** ends[1]))
         return values
 
     @property
-    def _logarithmic(self) -> bool:
-        return MEASURES[self.measure].unit == "nats" and "influence" in self.measure
+    def _decades(self) -> tuple[int, int] | None:
+        """The powers of ten between which colours are logarithmic; None where they are not."""
+        if self.measure == "clause_state":
+            return -3, -1
+        return (-3, 1) if MEASURES[self.measure].unit == "nats" and "influence" in self.measure else None
 
     def _colours(self) -> dict[str, Any]:
         ink, unit = INK[self.theme], MEASURES[self.measure].unit
@@ -226,10 +227,10 @@ class ClauseMap(View):
             "tickfont": {"size": 11, "color": ink["quiet"]},
         }
         one_way = [[0, ink["grid"]], [1, ink["first"]]]
-        if self._logarithmic:
-            ticks = [-3, -2, -1, 0, 1]
+        if (ends := self._decades) is not None:
+            ticks = list(range(ends[0], ends[1] + 1))
             bar |= {"tickvals": ticks, "ticktext": [f"{10.0**t:g}" for t in ticks]}
-            return {"cmin": -3, "cmax": 1, "colorscale": one_way, "colorbar": bar}
+            return {"cmin": ends[0], "cmax": ends[1], "colorscale": one_way, "colorbar": bar}
         if MEASURES[self.measure].unit == "nats":
             both = [[0, ink["second"]], [0.5, ink["grid"]], [1, ink["first"]]]
             return {"cmin": -3, "cmax": 3, "colorscale": both, "colorbar": bar}
@@ -245,7 +246,7 @@ class ClauseMap(View):
 
     def _says(self) -> str:
         unit = MEASURES[self.measure].unit
-        scale = ", on a logarithmic scale" if self._logarithmic else ""
+        scale = ", on a logarithmic scale" if self._decades is not None else ""
         return f"colour: {MEASURES[self.measure].label}{f' ({unit})' if unit else ''}{scale}"
 
     def _signs(self) -> str:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from workbench.analysis.forgetting import Forgetting
 
 #: Measures that the map of clauses can show, where a text has them.
-SHOWN = ("clause_influence", "clause_gain", "state_cosine")
+SHOWN = ("clause_influence", "clause_gain", "clause_state", "state_cosine")
 
 #: The file that says which map of changes was made last.
 LAST = "shown.json"

@@ -85,6 +85,7 @@ class Form(Generic[T]):
         value: what is shown first; any dataclass instance.
         choices: for some fields, what is offered.
         shown: the fields to show; the others are folded under "more". Without it all are shown.
+        check: raises WorkbenchError where an instance names what is not there, which an instance that was kept may.
 
     Attributes:
         controls: field to its control, whose `value` is the field's.
@@ -96,9 +97,13 @@ class Form(Generic[T]):
     """
 
     def __init__(
-        self, value: T, choices: Mapping[str, Sequence[Any]] | None = None, shown: Sequence[str] = ()
+        self,
+        value: T,
+        choices: Mapping[str, Sequence[Any]] | None = None,
+        shown: Sequence[str] = (),
+        check: Callable[[T], object] = lambda value: None,
     ) -> None:
-        self._start = value
+        self._start, self._check = value, check
         self._calls: list[Callable[[Any], None]] = []
         self._setting = False
         self.errors: dict[str, str] = {}
@@ -216,7 +221,7 @@ class Form(Generic[T]):
         made = None
         if not errors:
             try:
-                made = replace(self._start, **given)
+                made = self._made(given)
             except (WorkbenchError, ValueError, TypeError) as error:
                 errors = said = {self._named(str(error), given): str(error)}
         self.errors = errors
@@ -230,6 +235,11 @@ class Form(Generic[T]):
             self._more.selected_index = 0
         return made
 
+    def _made(self, given: Mapping[str, Any]) -> T:
+        made = replace(self._start, **given)
+        self._check(made)
+        return made
+
     def _named(self, sentence: str, given: dict[str, Any]) -> str:
         """The field that a refusal names: of several the first that, put back, would mend it."""
         spots = {}
@@ -239,7 +249,7 @@ class Form(Generic[T]):
         names = sorted(spots, key=lambda name: spots[name])
         for name in names:
             try:
-                replace(self._start, **{**given, name: getattr(self._start, name)})
+                self._made({**given, name: getattr(self._start, name)})
             except (WorkbenchError, ValueError, TypeError):
                 continue
             return name

@@ -98,7 +98,8 @@ class Selection:
         """Its texts, each with its task."""
         from workbench.tasks.task import Task
 
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        # a text may hold other ends of a line, U+2028 among them, that JSON leaves as they are
+        lines = [line for line in self.path.read_text(encoding="utf-8").split("\n") if line.strip()]
         examples = Task.from_config(self.whole).examples("train")
         return [(json.loads(line)["task"], example) for line, example in zip(lines, examples, strict=True)]
 

@@ -69,13 +69,16 @@ class TraceSettings:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not (self.tasks or self.files):
             raise WorkbenchError("tasks is empty; tick one, or name a file of your own")
+        if not self.layers:
+            raise WorkbenchError("layers is empty; write all, or numbers such as 0, -1")
+
+    def look(self) -> None:
+        """Raises WorkbenchError where a file or a run is not there; what was traced of it may be, so it is asked of a form."""
         for path in self.files:
             if not Path(path).exists():
                 raise WorkbenchError(
                     f"files has {path!r}, which is not there; give a path from where this notebook is"
                 )
-        if not self.layers:
-            raise WorkbenchError("layers is empty; write all, or numbers such as 0, -1")
         if self.run and (its := backbone_of(self.run)) != self.backbone:
             raise WorkbenchError(
                 f"run {Path(self.run).name} has a prompt for {its}, not for {self.backbone}; choose one that is"
@@ -130,7 +133,7 @@ class Traced:
         self.home = home
         try:
             self.settings = TraceSettings(**json.loads((home / ASKED).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, WorkbenchError) as error:
             raise WorkbenchError(f"{home} holds no readable traces ({error}); trace again") from None
         self._loaded: dict[str, tuple[int, Trace]] = {}
         self._tasks: dict[str, Task] | None = None
@@ -193,8 +196,9 @@ class Traced:
     def trace(self, number: str) -> Trace | None:
         """What there is of a trace; None before it has any part. Of one at work, what was there when it was asked."""
         from workbench.analysis.trace import Trace
+        from workbench.analysis.trace_files import TraceFolder
 
-        parts = len(list((self.home / number).glob("*.safetensors")))
+        parts = len(list(TraceFolder(self.home / number).numbers()))
         if not parts:
             return None
         if number not in self._loaded or self._loaded[number][0] != parts:
@@ -211,18 +215,24 @@ class Traced:
 
     def undone(self) -> str | None:
         """The number of the first trace that is not complete; None where all are."""
+        from workbench.analysis.trace_files import TraceFolder
+
         for number in self.asked:
-            facts = self.home / number / "trace.json"
-            if not facts.is_file() or "texts" not in json.loads(facts.read_text(encoding="utf-8")):
+            if not TraceFolder(self.home / number).whole:
                 return number
         return None
 
     def scores(self, number: str) -> list[float] | None:
-        """Of each of its texts the score (0 to 1) of the model's own answer, nan where its task has none; None if unasked."""
-        path = self.home / f"{number}.scores.json"
-        if not path.is_file():
+        """Of each of its texts the score (0 to 1) of the model's own answer, nan where its task has none.
+
+        None where that was not asked, or texts have come since.
+        """
+        path, trace = self.home / f"{number}.scores.json", self.trace(number)
+        if trace is None or not path.is_file():
             return None
         kept = json.loads(path.read_text(encoding="utf-8"))
+        if len(kept) != len(trace.texts):
+            return None
         return [math.nan if score is None else float(score) for score in kept]
 
     def score(self, number: str) -> None:
