@@ -180,10 +180,10 @@ class MemoryCell(StoriesCell):
         return self.best([facts["curve"] for facts in self.facts(method)], price)
 
     def best(self, curves: Sequence[Sequence[Mapping[str, float]]], price: float) -> Floats:
-        """The same, of any curves over strengths, one for each seed."""
+        """The same, of any curves over strengths, one for each of the first seeds."""
         plain = [facts["curve"][0]["memory"] for facts in self.facts(PLAIN)]
         found = []
-        for least, curve in zip(plain, curves, strict=True):
+        for least, curve in zip(plain, curves, strict=False):
             found.append(max([least, *(p["memory"] for p in curve if p["price"] <= price)]))
         return np.array(found)
 

@@ -134,7 +134,9 @@ def _longer(cell: MemoryCell, facts: Sequence[dict[str, Any]]) -> dict[str, Any]
     best = {price: cell.best([f["curve"] for f in facts], price) for price in PRICES}
     return {
         "memory": {str(price): _told(mean(best[price])) for price in PRICES},
-        "leads": {str(price): _told(mean(cell.at(TOKENS, price) - best[price])) for price in PRICES},
+        "leads": {
+            str(price): _told(mean(cell.at(TOKENS, price)[: len(facts)] - best[price])) for price in PRICES
+        },
         "curve": _curve(facts),
         "training_seconds": float(np.mean([f["training_seconds"] for f in facts])),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,22 +280,25 @@ def test_what_a_model_cannot_run_is_refused_when_the_method_is_made() -> None:
 
 
 @pytest.mark.parametrize("name", ["lora", "synthetic-gradient"])
-def test_a_method_with_a_view_is_run_on_its_own_backbone_alone(name: str) -> None:
+def test_a_method_with_a_view_is_run_on_its_own_backbone_alone(name: str, tmp_path: Path) -> None:
     """Protects what is written down: a method made for one backbone and given another would run its own in silence."""
     backbone, rows = zoo.backbone("llama"), Rows.collate(ROWS)
     method = MAKERS[name](zoo.backbone("rwkv"), 0)
-    few = GenerateConfig(max_new_tokens=2)
+    few, task = GenerateConfig(max_new_tokens=2), load_task("copy", n=8)
     for run in (
         lambda: answer_logits(backbone, rows, method.injection()),
         lambda: Decoder(backbone, rows, method.injection()),
         lambda: generate(backbone, ["a b c"], method, few),
         lambda: list(stream(backbone, "a b c", method, few)),
         lambda: forgetting(backbone, "a b . c d .", method=method, config=few),
-        lambda: next(fit(backbone, method, load_task("copy", n=8), FitConfig(steps=1, evaluate_every=0))),
+        lambda: next(
+            fit(backbone, method, task, FitConfig(steps=1, evaluate_every=0), run_dir=tmp_path / "run")
+        ),
     ):
         with pytest.raises(WorkbenchError) as refused:
             run()
         assert "was made for small-rwkv, not for small-llama; make or load it" in str(refused.value)
+    assert not (tmp_path / "run").exists(), "nothing is written down of it"
     other = Backbone(zoo.make_model("llama", seed=1), zoo.tokenizer(), "small-llama")  # type: ignore[arg-type]
     with pytest.raises(WorkbenchError, match="not for small-llama of other weights, type or device"):
         generate(other, ["a b c"], MAKERS[name](backbone, 0), few)

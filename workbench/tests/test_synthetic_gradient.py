@@ -438,8 +438,8 @@ def test_the_bundled_synthesiser_keeps_what_the_plain_model_loses() -> None:
     rows = story_rows(backbone.tokenizer, [(12, 160), (16, 210)] * 6, "train", seed=90)
     plain, ours = told(backbone, rows), told(backbone, rows, method.injection())
     assert len(plain.recalls) > 150
-    assert ours.share() > plain.share() + 0.1
-    assert ours.nats() < plain.nats() + 0.1
+    assert ours.share() > max(0.93, plain.share() + 0.2)
+    assert ours.nats() < plain.nats() + 0.05
 
 
 def test_a_teacher_is_matched_in_place_of_the_true_gradient() -> None:
