@@ -176,7 +176,7 @@ def state_cosine(steps: Steps) -> Floats:
     return _columns([torch.cosine_similarity(now, first[None], dim=1) for now, first in pairs])
 
 
-@measure("what the state holds of a clause", "1 - cosine", "clause", "states")
+@measure("what the state holds of a clause: 1 - cosine", "", "clause", "states")
 def clause_state(steps: Steps) -> Floats:
     """1 - cosine of the state to what it would be without the clause, mean of layers: 0 where nothing of it is left.
 

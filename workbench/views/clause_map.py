@@ -37,6 +37,8 @@ MOST = 3
 #: Pixels left of the steps and right of them: the same in every figure over steps, so that they line up.
 LEFT, RIGHT = 216, 76
 
+#: The measure of clauses that is about the state, and of which only the first hundredths are ever reached.
+STATE = "clause_state"
 _ROW, _TOP, _BETWEEN, _BOTTOM = 21, 84, 30, 46
 
 
@@ -212,7 +214,7 @@ class ClauseMap(View):
     @property
     def _decades(self) -> tuple[int, int] | None:
         """The powers of ten between which colours are logarithmic; None where they are not."""
-        if self.measure == "clause_state":
+        if self.measure == STATE:
             return -3, -1
         return (-3, 1) if MEASURES[self.measure].unit == "nats" and "influence" in self.measure else None
 
@@ -237,11 +239,10 @@ class ClauseMap(View):
         return {"cmin": 0, "cmax": 1, "colorscale": one_way, "colorbar": bar}
 
     def _title(self) -> str:
-        kind = "layer" if self._of_layers else "clause"
+        if self._of_layers:
+            return "What each layer still holds of the prompt"
         return (
-            f"What each {kind} still holds of the prompt"
-            if self._of_layers
-            else "What each clause still says"
+            "What the state holds of each clause" if self.measure == STATE else "What each clause still says"
         )
 
     def _says(self) -> str:
