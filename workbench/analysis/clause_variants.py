@@ -259,9 +259,9 @@ class VariantReader:
         if self.variants.swapped is not None:
             rest = iter(logits[2 + len(clauses) :])
             swapped = [None if v is None else next(rest) for v in self.variants.swapped]
-        states, *others = watch.states(2 + len(clauses)) if self._layers else [None]
-        if self._layers and self._first is None:
-            self._first = {layer: vectors[0] for layer, vectors in self._first_states(states or {}).items()}
+        states = watch.states(2 + len(clauses)) if self._layers else []
+        if states and self._first is None:
+            self._first = {layer: vectors[0] for layer, vectors in self._first_states(states[0]).items()}
         return Steps(
             torch.tensor(tokens, device=logits[0].device),
             logits[0],
@@ -269,9 +269,9 @@ class VariantReader:
             logits[2 : 2 + len(clauses)],
             clauses,
             swapped,
-            states,
+            states[0] if states else None,
             self._first,
-            [other for other in others[1:] if other is not None] or None,
+            states[2:] or None,
             None if self._attention is None else self._attention.masses(len(tokens)),
         )
 

@@ -41,10 +41,8 @@ if TYPE_CHECKING:
     from workbench.analysis.clause_probes import ClauseProbes
 
 COLUMNS = ["step", "token_id", "token", "measure", "clause", "layer", "value"]
-OF_STATES = (
-    "state_cosine",
-    "clause_state",
-)  # read a state after each token, so they are measured only where asked for
+OF_STATES = ("state_cosine", "clause_state")
+"""Measures for which a state is read after each token; of a given text that is another way of reading, so they are asked for."""
 LIKELY = 5
 """Tokens whose probabilities a step names."""
 

@@ -85,6 +85,8 @@ class Measure:
     """What must be known beside logits."""
     sparse: bool
     """Whether it is known at some steps only, and nan at the others."""
+    decades: tuple[int, int] | None = None
+    """Of what spans orders, the powers of ten between which it lies: below is as good as nothing."""
 
     def __call__(self, steps: Steps) -> Floats:
         return self.function(steps)
@@ -102,18 +104,24 @@ _Function = Callable[[Steps], Floats]
 
 
 def measure(
-    label: str, unit: str, per: Per, *needs: Need, sparse: bool = False
+    label: str,
+    unit: str,
+    per: Per,
+    *needs: Need,
+    sparse: bool = False,
+    decades: tuple[int, int] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Puts a function of steps into `MEASURES`, under its own name."""
 
     def add(function: _Function) -> _Function:
-        MEASURES[function.__name__] = Measure(function, function.__name__, label, unit, per, needs, sparse)
+        name = function.__name__
+        MEASURES[name] = Measure(function, name, label, unit, per, needs, sparse, decades)
         return function
 
     return add
 
 
-@measure("influence of the prompt", "nats", "prompt")
+@measure("influence of the prompt", "nats", "prompt", decades=(-3, 1))
 def influence(steps: Steps) -> Floats:
     """KL( p(·|prompt, y_<t) ‖ p(·|y_<t alone) ): what the prompt still says of the next token.
 
@@ -122,7 +130,7 @@ def influence(steps: Steps) -> Floats:
     return _array(divergence(steps.given, steps.alone))
 
 
-@measure("influence of a clause", "nats", "clause")
+@measure("influence of a clause", "nats", "clause", decades=(-3, 1))
 def clause_influence(steps: Steps) -> Floats:
     """KL( p(·|prompt, y_<t) ‖ p(·|prompt without the clause, y_<t) ).
 
@@ -131,7 +139,7 @@ def clause_influence(steps: Steps) -> Floats:
     return _columns([divergence(steps.given, logits) for logits in steps.without])
 
 
-@measure("influence of another prompt's clause", "nats", "clause", "swapped")
+@measure("influence of another prompt's clause", "nats", "clause", "swapped", decades=(-3, 1))
 def control_influence(steps: Steps) -> Floats:
     """The control: KL( p(·|prompt with another prompt's clause of that kind, y_<t) ‖ p(·|prompt without the clause, y_<t) ).
 
@@ -142,7 +150,7 @@ def control_influence(steps: Steps) -> Floats:
     return _columns([_nowhere(steps) if a is None else divergence(_log(a), b) for a, b in pairs])
 
 
-@measure("influence of a clause's value", "nats", "clause", "swapped")
+@measure("influence of a clause's value", "nats", "clause", "swapped", decades=(-3, 1))
 def value_influence(steps: Steps) -> Floats:
     """KL( p(·|prompt, y_<t) ‖ p(·|prompt with another prompt's clause of that kind in its place, y_<t) ).
 
@@ -176,7 +184,7 @@ def state_cosine(steps: Steps) -> Floats:
     return _columns([torch.cosine_similarity(now, first[None], dim=1) for now, first in pairs])
 
 
-@measure("what the state holds of a clause: 1 - cosine", "", "clause", "states")
+@measure("what the state holds of a clause: 1 - cosine", "", "clause", "states", decades=(-3, -1))
 def clause_state(steps: Steps) -> Floats:
     """1 - cosine of the state to what it would be without the clause, mean of layers: 0 where nothing of it is left.
 

@@ -473,8 +473,8 @@ def map_of_seeds(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def beyond(facts: Mapping[str, Any], tokens: int) -> float:
-    """The share of clauses met on a trial's map that fall due more than so many tokens after the prompt."""
-    nearest = distance_bin(tokens + 1)
+    """The share of clauses met in the cells of a trial's map from the bin on that so many tokens after the prompt are in."""
+    nearest = distance_bin(tokens)
     cells = [(met, count) for _, least, met, count in facts["map"] if least >= nearest]
     return sum(met * count for met, count in cells) / max(1, sum(count for _, count in cells))
 

@@ -1,7 +1,7 @@
 """What ProSG's memory rests on, and where it does harm: trained methods of the study of P2, cut down or misled.
 
     ablate     ranks, matrices and layers of the change, of methods as they were trained
-    retrain    trained anew with one thing otherwise, on some of the seeds
+    run_retrained    trained anew with one thing otherwise, on some of the seeds
     run_longer    baselines that are trained for as many updates as "tokens"
     run_bundled    the synthesiser that comes with a backbone
     run_costs    seconds a token of a text that is written: plain, with "tokens", and with the prompt read again

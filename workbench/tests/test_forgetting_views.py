@@ -130,9 +130,12 @@ def test_marks_stand_where_clauses_fell_due(seen: Forgetting, theme: str) -> Non
 def test_every_measure_can_be_mapped_and_fills_to_its_end(seen: Forgetting, backbone: wb.Backbone) -> None:
     """Signed gains have two colours; of layers the due words have a row of their own; the axis does not move as it fills."""
     full = forgetting(
-        backbone, PROMPT, continuation=TEXT, measures=["clause_gain", "state_cosine", "influence"]
+        backbone,
+        PROMPT,
+        continuation=TEXT,
+        measures=["clause_gain", "state_cosine", "clause_state", "influence"],
     )
-    for measure, rows in (("clause_gain", 3), ("state_cosine", 5)):
+    for measure, rows in (("clause_gain", 3), ("state_cosine", 5), ("clause_state", 3)):
         view = ClauseMap(full, measure, steps=80)
         figure = view.figure()
         assert check_figure(figure) == [] and np.asarray(figure.data[0].z).shape == (rows, len(full.ids))
@@ -140,6 +143,11 @@ def test_every_measure_can_be_mapped_and_fills_to_its_end(seen: Forgetting, back
         table = view.data()
         assert {"met", measure} == set(table["measure"]) and (table["measure"] == "met").sum() == 2
     assert full.met == (True, False, None)
+    held = ClauseMap(full, "clause_state").figure()  # its own range, of the logarithm
+    assert "What the state holds" in held.layout.title.text and "logarithmic" in held.layout.title.text
+    assert (held.layout.coloraxis.cmin, held.layout.coloraxis.cmax) == (-3, -1)
+    shaded = np.log10(np.clip(full.values["clause_state"].T, 1e-3, 1e-1))
+    np.testing.assert_allclose(np.asarray(held.data[0].z, float), shaded)
     with pytest.raises(wb.WorkbenchError, match="measure"):
         ClauseMap(full, "no").figure()
 

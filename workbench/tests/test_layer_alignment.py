@@ -103,6 +103,15 @@ def test_what_is_alike_in_all_rows_or_in_rows_of_a_text_is_said(trace: Trace) ->
     assert "raises it" in said and "raises it" not in heads(figure)
 
 
+def test_another_trace_is_compared_when_it_is_updated(trace: Trace) -> None:
+    """Protects a view that is kept: its numbers are those of the trace that it has now."""
+    view = LayerAlignment()
+    assert view.data().empty
+    view.trace = trace
+    view.update()
+    assert len(view.data()) == len(LayerAlignment(trace).data()) > 0
+
+
 def test_without_two_layers_or_four_rows_there_is_a_sentence(trace: Trace) -> None:
     """Nothing, one layer, three texts: an empty table and what to do."""
     few = wb.trace(wb.load_backbone("tiny-llama", device="cpu"), ["a", "b", "c"], positions="mean")

@@ -56,6 +56,11 @@ def test_numbers_are_those_of_the_paths_of_answers(
     assert shown.loc[1, "step, random walks"] == wanted
     assert "12 of 12 answers that the model wrote" in view.note() and "1 where a path stays" in view.note()
     assert check_figure(view.figure()) == [] and "random walks" in view.table_html()
+    kept = PathNumbers()
+    assert kept.data().empty
+    kept.trace = seen
+    kept.update()
+    assert len(kept.data()) > 0, "of the trace that it has now"
     assert len(pd.read_csv(view.save(tmp_path / "paths.csv"))) == len(expected)
     answers = wb.trace(
         backbone, {n: wb.load_task(n).examples(n=6) for n in TASKS}, PLACES, "answer", generate=CONFIG

@@ -255,6 +255,15 @@ class ActivationSpace(Panel):
         """The priors that were fitted to selections here, by name, as notebook 02 takes them."""
         return kept_priors(self.selections)
 
+    @property
+    def traces(self) -> dict[str, Trace]:
+        """What was traced, all tokens that were kept, by what it is called on the map; of a trace at work, what is done."""
+        traced = self.traced
+        if traced is None:
+            return {}
+        found = {asked.label: traced.trace(number) for number, asked in traced.asked.items()}
+        return {label: trace for label, trace in found.items() if trace is not None and len(trace)}
+
     def chosen(self) -> list[tuple[str, int]]:
         """The texts that are drawn round: the name of the run on the map, and the text's number in it."""
         table = self.table.data()
@@ -389,7 +398,7 @@ class ActivationSpace(Panel):
             self._take_back(work)
             return True
         self._offer()
-        there = self._there()
+        there = self.traces
         numbers = (self.numbers.known(self._place.value), self._colour.value)
         asked = (
             self._place.value,
@@ -422,14 +431,6 @@ class ActivationSpace(Panel):
         self.traced = None if home is None else Traced(home)
         if work.field:
             self.form.refuse(work.field, str(work.error))
-
-    def _there(self) -> dict[str, Trace]:
-        """What the traces of the folder hold, by what they are called on the map."""
-        traced = self.traced
-        if traced is None:
-            return {}
-        found = {asked.label: traced.trace(number) for number, asked in traced.asked.items()}
-        return {label: trace for label, trace in found.items() if trace is not None and len(trace)}
 
     def _seen(self, there: dict[str, Trace], points: str, kind: str) -> Traces | None:
         """The traces as points on maps; kept, so that a change of colour or layer makes nothing anew."""
@@ -510,7 +511,7 @@ class ActivationSpace(Panel):
         """Brings the choices of the controls up to what there is."""
         self._setting = True
         try:
-            there = self._there()
+            there = self.traces
             first = next(iter(there.values()), None)
             places = [("—", "")] if first is None else [(place, place) for place in first.places]
             if tuple(self._place.options) != tuple(places):
@@ -543,7 +544,7 @@ class ActivationSpace(Panel):
     def _offer_texts(self, first: Trace | None) -> None:
         if first is None:
             return offer(self._text, [("none yet", None)])
-        label = next(iter(self._there()))
+        label = next(iter(self.traces))
         numbers = [text for run, text in self.chosen() if run == label][:OFFERED]
         texts = {text["text"]: text for text in first.texts}
         if not numbers:  # of each task some, those with long answers first, as these have long paths

@@ -37,8 +37,6 @@ MOST = 3
 #: Pixels left of the steps and right of them: the same in every figure over steps, so that they line up.
 LEFT, RIGHT = 216, 76
 
-#: The measure of clauses that is about the state, and of which only the first hundredths are ever reached.
-STATE = "clause_state"
 _ROW, _TOP, _BETWEEN, _BOTTOM = 21, 84, 30, 46
 
 
@@ -207,16 +205,9 @@ class ClauseMap(View):
 
     def _shade(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """What is coloured: of what spans orders its logarithm, of all else the number itself."""
-        if (ends := self._decades) is not None:
+        if (ends := MEASURES[self.measure].decades) is not None:
             return np.log10(np.clip(values, 10.0 ** ends[0], 10.0 ** ends[1]))
         return values
-
-    @property
-    def _decades(self) -> tuple[int, int] | None:
-        """The powers of ten between which colours are logarithmic; None where they are not."""
-        if self.measure == STATE:
-            return -3, -1
-        return (-3, 1) if MEASURES[self.measure].unit == "nats" and "influence" in self.measure else None
 
     def _colours(self) -> dict[str, Any]:
         ink, unit = INK[self.theme], MEASURES[self.measure].unit
@@ -229,7 +220,7 @@ class ClauseMap(View):
             "tickfont": {"size": 11, "color": ink["quiet"]},
         }
         one_way = [[0, ink["grid"]], [1, ink["first"]]]
-        if (ends := self._decades) is not None:
+        if (ends := MEASURES[self.measure].decades) is not None:
             ticks = list(range(ends[0], ends[1] + 1))
             bar |= {"tickvals": ticks, "ticktext": [f"{10.0**t:g}" for t in ticks]}
             return {"cmin": ends[0], "cmax": ends[1], "colorscale": one_way, "colorbar": bar}
@@ -241,13 +232,12 @@ class ClauseMap(View):
     def _title(self) -> str:
         if self._of_layers:
             return "What each layer still holds of the prompt"
-        return (
-            "What the state holds of each clause" if self.measure == STATE else "What each clause still says"
-        )
+        of_state = "states" in MEASURES[self.measure].needs
+        return "What the state holds of each clause" if of_state else "What each clause still says"
 
     def _says(self) -> str:
         unit = MEASURES[self.measure].unit
-        scale = ", on a logarithmic scale" if self._decades is not None else ""
+        scale = ", on a logarithmic scale" if MEASURES[self.measure].decades else ""
         return f"colour: {MEASURES[self.measure].label}{f' ({unit})' if unit else ''}{scale}"
 
     def _signs(self) -> str:

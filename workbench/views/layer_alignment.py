@@ -66,6 +66,11 @@ class LayerAlignment(View):
         except WorkbenchError as error:  # too few rows: not an error of the trace
             return pd.DataFrame(columns=COLUMNS), str(error)
 
+    def update(self) -> None:
+        """As of any view, and what was worked out is worked out anew."""
+        self.__dict__.pop("_compared", None)
+        super().update()
+
     def data(self) -> pd.DataFrame:
         """One row a pair of layers: see `clusters.compare_layers`."""
         return self._compared[0]

@@ -84,6 +84,11 @@ class PathNumbers(Listing):
         which = f"Paths of {(lengths > 1).sum():,} of {len(lengths):,} answers that the model {did}, those of two tokens or more."
         return measure_paths(paths(seen), walked, tasks), which
 
+    def update(self) -> None:
+        """As of any view, and what was worked out is worked out anew."""
+        self.__dict__.pop("_measured", None)
+        super().update()
+
     def data(self) -> pd.DataFrame:
         """One row a layer, reference and measure: see `trajectories.measure_paths`."""
         return self._measured[0]

@@ -28,6 +28,7 @@ from workbench.views.status import seconds_text
 
 if TYPE_CHECKING:
     from workbench.analysis.trace import Trace, TraceProgress
+    from workbench.analysis.trace_files import TraceFolder
     from workbench.backbones.backbone import Backbone
     from workbench.methods.method import Method
     from workbench.tasks.task import Example, Task
@@ -196,9 +197,8 @@ class Traced:
     def trace(self, number: str) -> Trace | None:
         """What there is of a trace; None before it has any part. Of one at work, what was there when it was asked."""
         from workbench.analysis.trace import Trace
-        from workbench.analysis.trace_files import TraceFolder
 
-        parts = len(list(TraceFolder(self.home / number).numbers()))
+        parts = len(list(self._folder(number).numbers()))
         if not parts:
             return None
         if number not in self._loaded or self._loaded[number][0] != parts:
@@ -215,12 +215,12 @@ class Traced:
 
     def undone(self) -> str | None:
         """The number of the first trace that is not complete; None where all are."""
+        return next((number for number in self.asked if not self._folder(number).whole), None)
+
+    def _folder(self, number: str) -> TraceFolder:
         from workbench.analysis.trace_files import TraceFolder
 
-        for number in self.asked:
-            if not TraceFolder(self.home / number).whole:
-                return number
-        return None
+        return TraceFolder(self.home / number)
 
     def scores(self, number: str) -> list[float] | None:
         """Of each of its texts the score (0 to 1) of the model's own answer, nan where its task has none.
